@@ -1,0 +1,42 @@
+# Each target installs what it needs on a fresh Debian 12/13 or Ubuntu 24.04 (as root), then does its job.
+PY := .venv/bin/python
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+APT := clang libbpf1 libbpf-dev clang-format python3-venv python3-dev python3-seccomp iproute2 haproxy make gcc
+
+.PHONY: setup demo test bench lint clean
+setup: build/.apt build/.venv bpf
+
+build/.apt: Makefile
+	@mkdir -p build
+	@if dpkg-query -W -f='$${Status}\n' $(APT) 2>/dev/null | grep -qv 'install ok installed' || ! dpkg-query -W $(APT) >/dev/null 2>&1; then \
+	  echo "holdfast: installing system packages: $(APT)"; \
+	  $(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $(APT) >build/apt.log 2>&1 || { tail build/apt.log; exit 1; }; fi
+	@touch $@
+
+build/.venv: build/.apt pyproject.toml requirements.lock
+	@echo "holdfast: installing Python packages into .venv"
+	@[ -x $(PY) ] || /usr/bin/python3 -m venv --system-site-packages .venv
+	@.venv/bin/pip install --disable-pip-version-check -q -r requirements.lock 2>build/pip.log || { cat build/pip.log; exit 1; }
+	@.venv/bin/pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e . 2>>build/pip.log || { cat build/pip.log; exit 1; }
+	@touch $@
+
+.PHONY: bpf
+bpf: build/.apt
+	@$(MAKE) -s -C bpf
+
+demo: setup
+	@$(PY) -m tests.demo
+
+test: setup
+	@$(PY) -m pytest -q
+
+bench: setup
+	@$(PY) -m tests.bench
+
+lint: setup
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@clang-format --dry-run --Werror bpf/*.c bpf/*.h
+
+clean:
+	rm -rf build .venv enforcer/kernel/objects

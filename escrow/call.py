@@ -1,0 +1,110 @@
+"""What is asked: the client's requests and everything else that can be held, by kind.
+
+Pure. `Kind` decides which answer stands in for a message that is not released (`escrow.answers`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import rfc8785
+
+from escrow.jsonrpc import Request
+from escrow.principal import Principal
+
+
+class Transport(StrEnum):
+    """MCP's three HTTP transports, by how an answer reaches the client."""
+
+    HTTP_SSE = "http+sse"
+    """2024-11-05: answers come on the stream of another connection."""
+    SESSION = "streamable"
+    """2025-03-26 to 2025-11-25: Streamable HTTP, with or without `Mcp-Session-Id`."""
+    STATELESS = "stateless"
+    """2026-07-28: one POST, one answer."""
+
+
+class Kind(StrEnum):
+    """What a held message is. The values stand in an item's JSON."""
+
+    TOOL_CALL = "tools/call"
+    RESOURCE = "resources/read"
+    PROMPT = "prompts/get"
+    LIST = "list"
+    DISCOVER = "server/discover"
+    INITIALIZE = "initialize"
+    OTHER = "other"
+    """The result of any other client request, or a result nobody asked for."""
+    SERVER_REQUEST = "server-request"
+    NOTIFICATION = "notification"
+
+
+_KINDS = {
+    "tools/call": Kind.TOOL_CALL,
+    "resources/read": Kind.RESOURCE,
+    "prompts/get": Kind.PROMPT,
+    "tools/list": Kind.LIST,
+    "resources/list": Kind.LIST,
+    "resources/templates/list": Kind.LIST,
+    "prompts/list": Kind.LIST,
+    "server/discover": Kind.DISCOVER,
+    "initialize": Kind.INITIALIZE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One client request, as far as escrow needs it.
+
+    server: the policy's name of the guarded server.
+    session: `Mcp-Session-Id`, or the endpoint of an HTTP+SSE session; None in the stateless era.
+    id: the JSON-RPC id; never part of a call's identity, since a retry has a new one.
+    name: tool, prompt or URI asked for; the method's own name where it names nothing.
+    args_sha256: see `arguments_digest`.
+    """
+
+    server: str
+    principal: Principal
+    session: str | None
+    transport: Transport
+    id: int | str
+    method: str
+    name: str
+    args_sha256: str
+
+    @property
+    def kind(self) -> Kind:
+        return _KINDS.get(self.method, Kind.OTHER)
+
+    @property
+    def identity(self) -> tuple[str, str, str, str, str]:
+        """What makes a later call a retry of this one: server, principal, method, name, digest of the arguments."""
+        return (self.server, str(self.principal), self.method, self.name, self.args_sha256)
+
+
+def call_of(request: Request, *, server: str, principal: Principal, session: str | None, transport: Transport) -> Call:
+    """The call that a client's request makes."""
+    return Call(server, principal, session, transport, request.id, request.method, name_of(request), arguments_digest(request.params))
+
+
+def name_of(request: Request) -> str:
+    """The tool, prompt or URI that a request names, else its method."""
+    named = request.params.get("uri" if request.method.startswith("resources/") else "name")
+    return named if isinstance(named, str) else request.method
+
+
+def arguments_digest(params: dict[str, Any]) -> str:
+    """SHA-256, in hex, of the RFC 8785 canonical JSON of a request's params without `_meta`.
+
+    RFC 8785 covers I-JSON only: integers past 2^53 and lone surrogates have no canonical form. Such params are digested over
+    sorted ASCII JSON with a mark before it, so that they equal only themselves.
+    """
+    bare = {key: value for key, value in params.items() if key != "_meta"}
+    try:
+        return hashlib.sha256(rfc8785.dumps(bare)).hexdigest()
+    except (rfc8785.CanonicalizationError, UnicodeError):
+        return hashlib.sha256(b"not I-JSON\0" + json.dumps(bare, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,207 @@
+"""JSON and JSON-RPC 2.0 as bytes on the wire: one strict reader for everything that is judged.
+
+Pure. What cannot be read the same way by every peer is refused here, so that nobody downstream can be shown another value
+than the judges saw: duplicate keys (servers take the last, others the first), NaN and Infinity, encodings other than UTF-8,
+nesting past `MAX_DEPTH`, batches (no revision but 2025-03-26 allows them).
+
+Sources: RFC 8259 (JSON), https://www.jsonrpc.org/specification, MCP 2024-11-05 … 2026-07-28 "Base protocol".
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from json.decoder import scanstring  # type: ignore[attr-defined]  # documented nowhere, stable since 2.6; the C scanner
+from typing import Any, NoReturn
+
+MAX_DEPTH = 128
+"""Deepest nesting of arrays and objects accepted, in levels."""
+
+
+class Unreadable(ValueError):
+    """The bytes are not one JSON-RPC message that all peers read alike. `str()` is our text, safe to show."""
+
+
+class NotJson(Unreadable):
+    """The bytes are not JSON at all (so they cannot carry a JSON-RPC message to a JSON parser either)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """{"jsonrpc", "id", "method", "params"?}: wants an answer."""
+
+    id: int | str
+    method: str
+    params: dict[str, Any]
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """{"jsonrpc", "method", "params"?}: wants none."""
+
+    method: str
+    params: dict[str, Any]
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """{"jsonrpc", "id", "result" | "error"}. `id` is None where the server could not read ours (error only).
+
+    value: the result, or the error object.
+    is_error: whether `value` is the error object.
+    """
+
+    id: int | str | None
+    value: Any
+    is_error: bool
+    raw: bytes
+
+
+Message = Request | Notification | Response
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise Unreadable("an object in it names one key twice")
+    return value
+
+
+def _constant(name: str) -> NoReturn:
+    raise NotJson("NaN and Infinity are not JSON")
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant)
+
+
+def _too_deep(text: str) -> bool:
+    """Whether nesting passes `MAX_DEPTH`. Counts brackets outside strings; linear, and skipped for texts with few brackets."""
+    if text.count("{") + text.count("[") <= MAX_DEPTH:
+        return False
+    depth, at, size = 0, 0, len(text)
+    while at < size:
+        char = text[at]
+        if char == '"':
+            try:
+                at = scanstring(text, at + 1, False)[1]
+            except ValueError:
+                return False  # not JSON: the parser will say so
+            continue
+        if char in "{[":
+            depth += 1
+            if depth > MAX_DEPTH:
+                return True
+        elif char in "}]":
+            depth -= 1
+        at += 1
+    return False
+
+
+def parse(raw: bytes) -> Any:
+    """Read one JSON document strictly.
+
+    Raises:
+        NotJson: no JSON (or not UTF-8).
+        Unreadable: JSON that peers may read differently, or nested too deep.
+    """
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise NotJson("it is not UTF-8") from None
+    if _too_deep(text):
+        raise Unreadable(f"it is nested deeper than {MAX_DEPTH} levels")
+    try:
+        return _decoder.decode(text)
+    except Unreadable:
+        raise
+    except RecursionError:
+        raise Unreadable(f"it is nested deeper than {MAX_DEPTH} levels") from None
+    except ValueError:  # JSONDecodeError, and int() past the interpreter's digit limit
+        raise NotJson("it is not JSON") from None
+
+
+def read(raw: bytes) -> Message:
+    """Read one JSON-RPC message.
+
+    Raises:
+        Unreadable: see `parse`; also JSON that is no JSON-RPC 2.0 message, or a batch.
+    """
+    return classify(parse(raw), raw)
+
+
+def is_message(value: Any) -> bool:
+    """Whether a JSON value is, or pretends to be, JSON-RPC: judged rather than passed through.
+
+    Tolerant on purpose: clients differ in what they accept, so anything that has a JSON-RPC member of a message counts.
+    """
+    if isinstance(value, list):
+        return any(is_message(item) for item in value)
+    return isinstance(value, dict) and ("jsonrpc" in value or "method" in value or ("id" in value and ("result" in value or "error" in value)))
+
+
+def classify(value: Any, raw: bytes) -> Message:
+    """Type a parsed JSON value. Raises Unreadable where it is no single JSON-RPC 2.0 message."""
+    if isinstance(value, list):
+        raise Unreadable("JSON-RPC batches are not accepted")
+    if not isinstance(value, dict) or value.get("jsonrpc") != "2.0":
+        raise Unreadable('it is no JSON-RPC message (no "jsonrpc": "2.0")')
+    has_result, has_error, has_method = "result" in value, "error" in value, "method" in value
+    if has_method + has_result + has_error != 1:
+        raise Unreadable("it has not exactly one of method, result and error")
+    if has_method:
+        method, params = value["method"], value.get("params", {})
+        if not isinstance(method, str) or not isinstance(params, dict):
+            raise Unreadable("its method is no string or its params are no object")
+        if "id" not in value:
+            return Notification(method, params, raw)
+        return Request(_id(value["id"]), method, params, raw)
+    if has_error and value.get("id") is None:
+        return Response(None, value["error"], True, raw)
+    if "id" not in value:
+        raise Unreadable("it is a response without an id")
+    return Response(_id(value["id"]), value["error"] if has_error else value["result"], has_error, raw)
+
+
+def _id(value: Any) -> int | str:
+    """Ids are integers or strings; `1` and `"1"` are two ids, and True is none (MCP "Requests")."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise Unreadable("its id is neither an integer nor a string")
+    return value
+
+
+def members(raw: bytes) -> dict[str, slice]:
+    """Where the value of each member of the outermost object stands in `raw`, as byte slices.
+
+    `raw` must have passed `parse` and be an object.
+    """
+    text = raw.decode("utf-8")
+    spans: dict[str, slice] = {}
+    at = text.index("{") + 1
+    byte_at, text_at = 0, 0  # advance the byte offset together with the code point offset
+    while True:
+        at = _skip(text, at)
+        if text[at] == "}":
+            return spans
+        if text[at] == ",":
+            at = _skip(text, at + 1)
+        key, at = scanstring(text, at + 1, True)
+        at = _skip(text, _skip(text, at) + 1)
+        _, end = _decoder.raw_decode(text, at)
+        start = byte_at + len(text[text_at:at].encode())
+        byte_at, text_at = start + len(text[at:end].encode()), end
+        spans[key] = slice(start, byte_at)
+        at = end
+
+
+def with_id(raw: bytes, new_id: int | str) -> bytes:
+    """The same message, byte for byte, but for its id."""
+    span = members(raw)["id"]
+    return raw[: span.start] + json.dumps(new_id).encode() + raw[span.stop :]
+
+
+def _skip(text: str, at: int) -> int:
+    while text[at] in " \t\n\r":
+        at += 1
+    return at

@@ -1,0 +1,48 @@
+"""Who a call is made for: the identity that approvals, retries and denials are bound to.
+
+Pure. A principal is a short printable string with its kind before the colon; nothing secret is in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+PrincipalKind = Literal["sub", "auth", "local", "address"]
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """kind, strongest first: `sub` (subject of a verified bearer token), `auth` (digest of the Authorization header),
+    `local` (uid and cgroup id of a process on this machine), `address` (peer address; weak: whoever shares it is the same one)."""
+
+    kind: PrincipalKind
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.value}"
+
+    @property
+    def weak(self) -> bool:
+        return self.kind == "address"
+
+
+def from_subject(issuer: str, subject: str) -> Principal:
+    """The subject of a token the policy's key verified; a digest, since subjects are chosen elsewhere and may be long or hostile."""
+    return Principal("sub", hashlib.sha256(f"{len(issuer)}:{issuer}{subject}".encode()).hexdigest()[:32])
+
+
+def from_authorization(value: bytes) -> Principal:
+    """The digest of an Authorization header nobody verified: two callers with the same credential are one principal."""
+    return Principal("auth", hashlib.sha256(b"holdfast authorization\0" + value).hexdigest()[:32])
+
+
+def from_process(uid: int, cgroup: int | None) -> Principal:
+    """A process on this machine; cgroup is the cgroup v2 id, None where the kernel does not say."""
+    return Principal("local", f"uid={uid}" if cgroup is None else f"uid={uid},cgroup={cgroup}")
+
+
+def from_address(host: str) -> Principal:
+    """The peer's address, without the port."""
+    return Principal("address", host)
