@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from escrow.item import Item, State
 
@@ -282,9 +283,9 @@ def _too_late(entry: Entry, fact: Approved | Denied) -> Step:
     raise DecisionRefused(f"it is {entry.item.state.value} already" + (f", by {entry.item.decided_by}" if entry.item.decided_by else ""))
 
 
-_Cell = Callable[[Entry, "Fact"], Step]
+_Cell = Callable[[Entry, Any], Step]
 
-TABLE: dict[tuple[State, type], _Cell] = {  # type: ignore[assignment]  # each cell takes the fact type of its key
+TABLE: dict[tuple[State, type[Fact]], _Cell] = {
     (State.HELD, WaiterCame): _wait,
     (State.HELD, WaiterLeft): _left,
     (State.HELD, ClaimDue): _claim,
