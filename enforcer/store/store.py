@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import sqlite3
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pydantic import TypeAdapter
 
 from escrow.item import Item, Payload, State
-
 
 _ITEMS = """
 CREATE TABLE IF NOT EXISTS items (id TEXT PRIMARY KEY, state TEXT NOT NULL, held_at REAL NOT NULL, item TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -92,7 +90,7 @@ class Store:
         rows = self._rows("SELECT item FROM items WHERE id = ?", (item_id,))
         return _item.validate_json(rows[0][0]) if rows else None
 
-    def list(self, states: Iterable[State] = tuple(State), limit: int = 1000) -> list[Item]:
+    def list_items(self, states: tuple[State, ...] = tuple(State), limit: int = 1000) -> list[Item]:
         """Items in these states, oldest first, the newest `limit` of them."""
         wanted = [state.value for state in states]
         marks = ",".join("?" * len(wanted))
