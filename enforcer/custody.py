@@ -500,7 +500,7 @@ class Custody:
         return await asyncio.get_running_loop().run_in_executor(self._thread, partial(function, *args))
 
     def _spawn(self, work: Awaitable[None]) -> None:
-        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[assignment]
+        task: asyncio.Task[None] = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
 

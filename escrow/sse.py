@@ -43,7 +43,9 @@ class Reader:
         self._clear()
 
     def _clear(self) -> None:
-        self._name, self._id, self._retry = "", None, None
+        self._name = ""
+        self._id: str | None = None
+        self._retry: int | None = None
         self._data: list[bytes] = []
         self._size = 0
         self._seen = False

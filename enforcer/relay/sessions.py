@@ -1,0 +1,67 @@
+"""Sessions of the first two eras: whose they are, which calls are open in them, where their answers go."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from escrow.call import Call
+from escrow.principal import Principal
+
+if TYPE_CHECKING:
+    from enforcer.relay.stream import ClientStream
+
+_MOST_CALLS = 4096
+_MOST_SESSIONS = 10_000
+
+
+def public(session_id: str) -> str:
+    """How a session is called in items and logs: the id itself is a credential."""
+    return "s-" + hashlib.sha256(session_id.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+@dataclass(slots=True)
+class Session:
+    """name: the public one. stream: the client's open stream of an HTTP+SSE session."""
+
+    name: str
+    principal: Principal
+    calls: OrderedDict[int | str, tuple[Call, float]] = field(default_factory=OrderedDict)
+    stream: ClientStream | None = None
+
+    def asked(self, call: Call) -> None:
+        self.calls[call.id] = (call, time.monotonic())
+        while len(self.calls) > _MOST_CALLS:
+            self.calls.popitem(last=False)
+
+    def pair(self, answer_id: int | str | None) -> tuple[Call, float] | None:
+        """The call that an answer with this id belongs to. `1` is not `"1"` (and True is no id)."""
+        return None if answer_id is None else self.calls.get(answer_id)
+
+
+class Sessions:
+    """By session id or HTTP+SSE endpoint; the least recently used go first."""
+
+    def __init__(self) -> None:
+        self._all: OrderedDict[str, Session] = OrderedDict()
+
+    def get(self, key: str) -> Session | None:
+        session = self._all.get(key)
+        if session is not None:
+            self._all.move_to_end(key)
+        return session
+
+    def start(self, key: str, principal: Principal) -> Session:
+        """The session, its principal fixed now if it is new."""
+        session = self.get(key)
+        if session is None:
+            session = self._all[key] = Session(public(key), principal)
+            while len(self._all) > _MOST_SESSIONS:
+                self._all.popitem(last=False)
+        return session
+
+    def end(self, key: str) -> None:
+        self._all.pop(key, None)
