@@ -190,6 +190,6 @@ def _resources_and_prompts(server: PoisonedServer) -> None:
         """A prompt with an image."""
         return [user(IMAGE), user({"type": "text", "text": "Please analyze the image above."})]
 
-    @server.completion()
+    @server.completion()  # type: ignore[no-untyped-call,untyped-decorator,unused-ignore]  # the SDK leaves it untyped
     async def complete(ref: Any, argument: Any, context: Any) -> Completion:
         return Completion(values=["paris", "park", "party"], total=3)

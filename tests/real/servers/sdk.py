@@ -15,7 +15,7 @@ if MODERN:
     from mcp.server.mcpserver import Context
     from mcp.server import MCPServer as Server
 else:
-    from mcp.server.fastmcp import Context  # type: ignore[import-not-found,no-redef,unused-ignore]
-    from mcp.server.fastmcp import FastMCP as Server  # type: ignore[import-not-found,no-redef,unused-ignore]
+    from mcp.server.fastmcp import Context  # type: ignore[import-not-found,attr-defined,no-redef,unused-ignore]
+    from mcp.server.fastmcp import FastMCP as Server  # type: ignore[import-not-found,attr-defined,no-redef,unused-ignore]
 
 __all__ = ["MODERN", "Context", "Server"]

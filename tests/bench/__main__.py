@@ -1,0 +1,43 @@
+"""Run every bench and write build/bench.json. A bench that cannot run costs the exit code, not the others' figures."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import traceback
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.bench.figure import Figure
+from tests.real.process import ROOT
+
+BENCHES = ("relay", "detection")
+"""Modules of this package with a `run() -> list[Figure]`."""
+
+
+def main() -> int:
+    """0 when all ran (whether or not goals were met), 1 when one could not."""
+    console, found, broken = Console(), list[Figure](), False
+    for name in BENCHES:
+        try:
+            found += importlib.import_module(f"tests.bench.{name}").run()
+        except Exception:
+            broken = True
+            console.print(f"[red]{name} did not run[/red]")
+            traceback.print_exc()
+    goals = Table("figure", "value", "goal", "", title="Goals")
+    for one in found:
+        if one["goal"] is not None:
+            goals.add_row(one["id"], f"{one['value']:,.2f} {one['unit']}", f"{one['goal']:g}", "met" if one["met"] else "NOT MET")
+    console.print(goals)
+    target = ROOT / "build" / "bench.json"
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(json.dumps(found, indent=1) + "\n")
+    console.print(f"{len(found)} figures in {target.relative_to(ROOT)}")
+    return int(broken)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
