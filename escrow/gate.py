@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from escrow.item import Item, State
 
@@ -283,7 +282,7 @@ def _too_late(entry: Entry, fact: Approved | Denied) -> Step:
     raise DecisionRefused(f"it is {entry.item.state.value} already" + (f", by {entry.item.decided_by}" if entry.item.decided_by else ""))
 
 
-_Cell = Callable[[Entry, Any], Step]
+_Cell = Callable[..., Step]
 
 TABLE: dict[tuple[State, type[Fact]], _Cell] = {
     (State.HELD, WaiterCame): _wait,
@@ -302,19 +301,18 @@ TABLE: dict[tuple[State, type[Fact]], _Cell] = {
     (State.APPROVED, Delivered): _deliver,
     (State.APPROVED, SendFailed): _fail,
     (State.APPROVED, Shredded): _shred,
-    **{
-        (state, fact): cell
-        for state in (State.DENIED, State.EXPIRED, State.ABANDONED, State.DELIVERED, State.SHREDDED)
-        for fact, cell in {
-            WaiterCame: _turn_away,
-            WaiterLeft: _gone_already,
-            ClaimDue: _late_claim,
-            Approved: _too_late,
-            Denied: _too_late,
-            DeadlinePassed: _stand,
-            Delivered: _stand,
-            SendFailed: _stand,
-            Shredded: _shred,
-        }.items()
-    },
 }
+
+_OVER: dict[type[Fact], _Cell] = {
+    WaiterCame: _turn_away,
+    WaiterLeft: _gone_already,
+    ClaimDue: _late_claim,
+    Approved: _too_late,
+    Denied: _too_late,
+    DeadlinePassed: _stand,
+    Delivered: _stand,
+    SendFailed: _stand,
+    Shredded: _shred,
+}
+for _state in (State.DENIED, State.EXPIRED, State.ABANDONED, State.DELIVERED, State.SHREDDED):
+    TABLE.update({(_state, _fact): _cell for _fact, _cell in _OVER.items()})

@@ -12,6 +12,7 @@ from escrow.call import Call
 from escrow.principal import Principal
 
 if TYPE_CHECKING:
+    from enforcer.custody import Ticket
     from enforcer.relay.stream import ClientStream
 
 _MOST_CALLS = 4096
@@ -25,12 +26,13 @@ def public(session_id: str) -> str:
 
 @dataclass(slots=True)
 class Session:
-    """name: the public one. stream: the client's open stream of an HTTP+SSE session."""
+    """name: the public one. stream: the client's open stream of an HTTP+SSE session. waiting: who waits at a held answer, by call id."""
 
     name: str
     principal: Principal
     calls: OrderedDict[int | str, tuple[Call, float]] = field(default_factory=OrderedDict)
     stream: ClientStream | None = None
+    waiting: dict[int | str, Ticket] = field(default_factory=dict)
 
     def asked(self, call: Call) -> None:
         self.calls[call.id] = (call, time.monotonic())
@@ -65,3 +67,11 @@ class Sessions:
 
     def end(self, key: str) -> None:
         self._all.pop(key, None)
+
+    def keys_of(self, session: Session | None) -> list[str]:
+        """Under which ids and endpoints a session is known."""
+        return [key for key, value in self._all.items() if value is session]
+
+    def id_of(self, session: Session | None) -> str | None:
+        """The `Mcp-Session-Id` of a session; None where it has none."""
+        return next((key for key in self.keys_of(session) if not key.startswith("sse:")), None)

@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import httptools
 
@@ -76,7 +77,7 @@ class Wire:
     def __init__(self, reader: asyncio.StreamReader, *, client: bool, max_head_bytes: int) -> None:
         self.reader = reader
         self._client, self._max_head = client, max_head_bytes
-        self._parser = httptools.HttpRequestParser(self) if client else httptools.HttpResponseParser(self)
+        self._parser: Any = httptools.HttpRequestParser(self) if client else httptools.HttpResponseParser(self)
         self._events: deque[Head | bytes | _End] = deque()
         self._headers: list[tuple[bytes, bytes]] = []
         self._url = b""
