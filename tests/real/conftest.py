@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
-from tests.real import client, server
+from tests.real import client, gate, server
 
 StartServer = Callable[[str], server.Running]
 
@@ -40,3 +42,72 @@ def pair(request: pytest.FixtureRequest, start_server: StartServer) -> tuple[cli
     if reason := client.missing(kind):
         pytest.skip(reason)
     return kind, start_server(request.param[1])
+
+
+STEERED = [
+    ("py2-modern", "py2-stateless"),
+    ("py2-legacy", "py2-json-answers"),
+    ("py1-http", "py2-sse-answers"),
+    ("npm-http", "npm-http"),
+    ("npm-http", "py1-http"),
+    ("py2-old-sse", "npm-old-sse"),
+    ("py1-old-sse", "py1-old-sse"),
+    ("npm-old-sse", "py2-old-sse"),
+]
+"""Every client and every server once: what else differs between proxy and steering is below HTTP."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gated:
+    """A client, a server, the gate in front of it, and the way to the same tools without the gate."""
+
+    client: client.Kind
+    server: server.Running
+    gate: gate.Gate
+    url: str
+    direct_url: str
+
+    def connect(self, headers: dict[str, str] | None = None) -> AbstractContextManager[client.Session]:
+        """The client, connected through the gate."""
+        return client.connect(self.client, self.url, headers)
+
+
+GateFor = Callable[[str, bool], tuple[server.Running, gate.Gate]]
+
+
+@pytest.fixture(scope="session")
+def gate_for(start_server: StartServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GateFor]:
+    """A gate for a server by name; steered, it guards a twin (same directory, other port), so that the first stays reachable without."""
+    if reason := gate.missing():
+        pytest.skip(reason)
+    running: dict[tuple[str, bool], tuple[server.Running, gate.Gate]] = {}
+    with ExitStack() as stack:
+
+        def start(name: str, steer: bool) -> tuple[server.Running, gate.Gate]:
+            if (name, steer) not in running:
+                target = start_server(name)
+                if steer:
+                    target = stack.enter_context(server.run(target.kind, target.state.root))
+                where = tmp_path_factory.mktemp(f"gate-{name}")
+                running[name, steer] = target, stack.enter_context(gate.run(where, target.port, steer=steer))
+            return running[name, steer]
+
+        yield start
+
+
+def ways(chosen: Callable[[str, str], bool] = lambda client_name, server_name: True) -> list[Any]:
+    """Parameters for `gated`: all chosen pairs through a proxy, some of them steered."""
+    proxied = [pytest.param((*pair, False), id=f"{pair[0]}-to-{pair[1]}-proxied") for pair in PAIRS if chosen(*pair)]
+    steered = [pytest.param((*pair, True), id=f"{pair[0]}-to-{pair[1]}-steered", marks=pytest.mark.bpf) for pair in STEERED if chosen(*pair)]
+    return proxied + steered
+
+
+@pytest.fixture(params=ways())
+def gated(request: pytest.FixtureRequest, start_server: StartServer, gate_for: GateFor) -> Gated:
+    """A client and a server with a gate between them; narrow it with parametrize("gated", ways(…), indirect=True)."""
+    client_name, server_name, steer = request.param
+    kind = client.KINDS[client_name]
+    if reason := client.missing(kind):
+        pytest.skip(reason)
+    target, holdfast = gate_for(server_name, steer)
+    return Gated(kind, target, holdfast, target.url(holdfast.port), start_server(server_name).url())
