@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from tests.real import client, gate, server
+from tests.real.client import Kind as ClientKind
+from tests.real.client import Session, connect
 
 StartServer = Callable[[str], server.Running]
 
@@ -61,15 +63,15 @@ STEERED = [
 class Gated:
     """A client, a server, the gate in front of it, and the way to the same tools without the gate."""
 
-    client: client.Kind
+    client: ClientKind
     server: server.Running
     gate: gate.Gate
     url: str
     direct_url: str
 
-    def connect(self, headers: dict[str, str] | None = None) -> AbstractContextManager[client.Session]:
+    def connect(self, headers: dict[str, str] | None = None) -> AbstractContextManager[Session]:
         """The client, connected through the gate."""
-        return client.connect(self.client, self.url, headers)
+        return connect(self.client, self.url, headers)
 
 
 GateFor = Callable[[str, bool], tuple[server.Running, gate.Gate]]

@@ -34,7 +34,7 @@ def _call_for(target: server.Running, name: str, text: str) -> tuple[str, dict[s
 
 
 def test_what_is_clean_passes_unchanged(gated: Gated) -> None:
-    target, gate = gated.server, gated.gate
+    target = gated.server
     tool, arguments = _call_for(target, *clean())
     steps = ({"do": "list_tools"}, {"do": "list_resources"}, {"do": "list_prompts"}, {"do": "call", "name": tool, "arguments": arguments})
     with client.connect(gated.client, gated.direct_url) as session:
@@ -101,7 +101,7 @@ def test_a_claim_is_collected_by_the_same_call_and_the_tool_runs_once(gated: Gat
 
 @pytest.mark.parametrize("gated", ways(_has_our_tools), indirect=True)
 def test_two_calls_meant_to_be_parallel_both_run(gated: Gated) -> None:
-    target, gate = gated.server, gated.gate
+    target = gated.server
     name = clean()[0]
     with gated.connect() as session:
         step = {"do": "call", "name": "count", "arguments": {"name": name}}
@@ -111,7 +111,7 @@ def test_two_calls_meant_to_be_parallel_both_run(gated: Gated) -> None:
 
 @pytest.mark.parametrize("gated", ways(_has_our_tools), indirect=True)
 def test_a_running_tool_is_not_cut_off_and_its_progress_arrives(gated: Gated) -> None:
-    target, gate = gated.server, gated.gate
+    target = gated.server
     with gated.connect() as session:
         outcome = session.call("slow", seconds=4, steps=4, message="working")
         assert outcome["value"]["content"][0]["text"] == "worked for 4.0 seconds", outcome
@@ -121,7 +121,6 @@ def test_a_running_tool_is_not_cut_off_and_its_progress_arrives(gated: Gated) ->
 
 @pytest.mark.parametrize("gated", ways(_takes_ten_mebibytes), indirect=True)
 def test_a_result_of_ten_mebibytes_passes(gated: Gated) -> None:
-    target, gate = gated.server, gated.gate
     with gated.connect() as session:
         outcome = session.step(do="call", name="big", arguments={"size": 10 << 20})
         assert len(outcome["value"]["content"][0]["text"]) == 10 << 20
@@ -129,7 +128,6 @@ def test_a_result_of_ten_mebibytes_passes(gated: Gated) -> None:
 
 @pytest.mark.parametrize("gated", ways(_streams), indirect=True)
 def test_a_question_to_the_user_passes_while_the_call_is_open(gated: Gated) -> None:
-    target, gate = gated.server, gated.gate
     with gated.connect() as session:
         outcome = session.call("ask", question="which colour?")
         assert outcome["value"]["content"][0]["text"] == "the user said: blue", outcome
