@@ -9,7 +9,7 @@ import asyncio
 import re
 import time
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from enforcer.custody import Arrival, Custody, Outgoing, Running, Ticket
 from enforcer.relay.identity import Identity
@@ -167,7 +167,7 @@ class Exchange:
         """The ticket's answer; None where the client went away first."""
         if self.session and self.call:
             self.session.waiting[self.call.id] = ticket
-        gone = asyncio.ensure_future(self.wire.gone.wait())
+        gone: asyncio.Future[Any] = asyncio.ensure_future(self.wire.gone.wait())
         try:
             await asyncio.wait({gone, ticket.answered}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -254,7 +254,7 @@ class Exchange:
         """
         if self.call is not None and self.transport is Transport.SESSION:
             return await work
-        gone = asyncio.ensure_future(self.wire.gone.wait())
+        gone: asyncio.Future[Any] = asyncio.ensure_future(self.wire.gone.wait())
         try:
             await asyncio.wait({gone, work}, return_when=asyncio.FIRST_COMPLETED)
             return work.result() if work.done() else None
