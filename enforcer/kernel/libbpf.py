@@ -89,7 +89,6 @@ _log: list[str] = []
 _PrintFn = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 
 
-@_PrintFn
 def _keep_log(_level: int, fmt: bytes, arguments: int) -> int:
     # va_list is passed as a pointer on x86-64 and arm64 alike.
     line = ctypes.create_string_buffer(4096)
@@ -97,6 +96,9 @@ def _keep_log(_level: int, fmt: bytes, arguments: int) -> int:
     _log.append(line.value.decode(errors="replace").rstrip())
     del _log[:-_LOG_LINES]
     return size
+
+
+_print_fn = _PrintFn(_keep_log)
 
 
 def library() -> ctypes.CDLL:
@@ -110,7 +112,7 @@ def library() -> ctypes.CDLL:
         raise Missing("libbpf.so.1 is not installed (Debian and Ubuntu: apt install libbpf1)") from None
     for name in ("bpf_object__open_file", "bpf_object__find_map_by_name", "bpf_object__find_program_by_name", "bpf_object__btf"):
         getattr(lib, name).restype = ctypes.c_void_p
-    lib.libbpf_set_print(_keep_log)
+    lib.libbpf_set_print(_print_fn)
     _lib = lib
     return lib
 

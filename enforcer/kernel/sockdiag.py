@@ -33,6 +33,7 @@ _ANSWER_BYTES = _ANSWER_HEAD.size + _ID_BYTES + _ANSWER_TAIL.size
 
 _ESTABLISHED = 1
 _FIN_WAIT2 = 5
+_LISTEN = 10
 # Every state but TIME_WAIT (6) and CLOSE (7), which carry nothing any more, and LISTEN (10). Includes NEW_SYN_RECV (12).
 _ALIVE = sum(1 << state for state in (1, 2, 3, 4, 5, 8, 9, 11, 12))
 
@@ -64,10 +65,19 @@ def open_socket() -> socket.socket:
 
 def connections(through: socket.socket, local_port: int) -> list[Tcp]:
     """Every live connection whose local port is this, IPv4 and IPv6, half-open ones too."""
+    return _list(through, local_port, _ALIVE)
+
+
+def listens(through: socket.socket, port: int) -> bool:
+    """Whether anything listens on the port."""
+    return bool(_list(through, port, 1 << _LISTEN))
+
+
+def _list(through: socket.socket, local_port: int, states: int) -> list[Tcp]:
     found = []
     for family in (socket.AF_INET, socket.AF_INET6):
         id = _SOCKET_ID.pack(local_port, 0, b"", b"") + bytes(4) + _NO_COOKIE
-        body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, _ALIVE) + id
+        body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, states) + id
         found += [_read(answer) for answer in netlink.request(through, _SOCK_DIAG_BY_FAMILY, netlink.NLM_F_DUMP, body)]
     return [each for each in found if each.local_port == local_port]
 
@@ -82,8 +92,10 @@ def destroy(through: socket.socket, one: Tcp) -> None:
             raise
 
 
-def destroy_older(through: socket.socket, port: int, is_steered: Callable[[Tcp], bool]) -> int:
+def destroy_older(through: socket.socket, port: int, older_of: Callable[[list[Tcp]], list[Tcp]]) -> int:
     """Destroy every connection to `port` that the gate was not given, until two passes find none; how many there were.
+
+    older_of: those of the listed connections that were not steered to the gate.
 
     Raises:
         NotOurs: some remain after 3 s, or the kernel cannot destroy (CONFIG_INET_DIAG_DESTROY).
@@ -91,7 +103,7 @@ def destroy_older(through: socket.socket, port: int, is_steered: Callable[[Tcp],
     destroyed, clean_passes = 0, 0
     give_up_at = time.monotonic() + _SWEEP_LIMIT_S
     while clean_passes < 2:
-        older = [each for each in connections(through, port) if not is_steered(each) and not _is_orphan(each)]
+        older = [each for each in older_of(connections(through, port)) if not _is_orphan(each)]
         clean_passes = 0 if older else clean_passes + 1
         if older and time.monotonic() > give_up_at:
             raise NotOurs(f"{len(older)} connections to port {port} are older than this start and cannot be ended")

@@ -75,6 +75,12 @@ def prctl(option: int, argument: int = 0) -> int:
     return _check(_libc.prctl(option, ctypes.c_ulong(argument), zero, zero, zero), f"prctl {option}")
 
 
+def name_process(name: str) -> None:
+    """What `ps -e` shows (15 bytes)."""
+    buffer = ctypes.create_string_buffer(name.encode()[:15])
+    prctl(PR_SET_NAME, ctypes.addressof(buffer))
+
+
 def capset(effective: int, permitted: int, inheritable: int) -> None:
     """Set the calling thread's capability sets, each a bit mask (capset(2))."""
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)

@@ -1,0 +1,170 @@
+"""One daemon's life, from its fork to its end: its sockets, its requests, its workers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Coroutine
+from dataclasses import asdict
+
+from pydantic import ValidationError
+
+from enforcer.helper import children, wire
+from enforcer.helper.children import Child, Prepare
+from enforcer.helper.messages import (
+    REQUESTS,
+    Accepting,
+    Answer,
+    AskStop,
+    CountersRead,
+    Fact,
+    OpenUpstream,
+    ReadCounters,
+    Request,
+    Stop,
+    UpstreamOpened,
+    WorkerEnded,
+    WorkerStarted,
+)
+from enforcer.helper.upstream import Opener
+from enforcer.kernel.steer import Steering
+from enforcer.privilege import identity
+from enforcer.privilege.confine import WorkerConfinement
+
+log = logging.getLogger("holdfast.helper")
+
+FIRST_RESTART_S = 1.0
+LAST_RESTART_S = 30.0
+HEALTHY_S = 60.0
+"""A process that lived this long starts its backoff anew."""
+
+
+def next_delay(before_s: float, lived_s: float) -> float:
+    """How long to wait before the next start: 1, 2, 4 … 30 s. before_s: the previous delay, 0 for none."""
+    if before_s == 0 or lived_s >= HEALTHY_S:
+        return FIRST_RESTART_S
+    return min(before_s * 2, LAST_RESTART_S)
+
+
+class Session:
+    """child: the daemon. channel: our end. asked_to_stop: called when it asks for the end of the instance."""
+
+    def __init__(self, child: Child, channel: socket.socket, steering: Steering, opener: Opener, asked_to_stop: Callable[[], None]) -> None:
+        self.child = child
+        self.accepting = asyncio.Event()
+        self._channel = channel
+        self._steering = steering
+        self._opener = opener
+        self._asked_to_stop = asked_to_stop
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._worker_number = 0
+        self._over = False
+        asyncio.get_running_loop().add_reader(channel.fileno(), self._readable)
+        self.end: asyncio.Task[str] = asyncio.get_running_loop().create_task(self._until_end())
+        """Done when the daemon has ended and all that was its is taken down; how it ended."""
+
+    def tell(self, message: Answer | Fact, descriptor: int | None = None) -> None:
+        if self._over:
+            return
+        try:
+            wire.send(self._channel, message, descriptor)
+        except wire.Malformed as error:
+            self._distrust(str(error))
+        except OSError:  # it has ended; `ended` says so in a moment
+            return
+
+    def start_workers(self, count: int, prepare: Callable[[socket.socket], Prepare]) -> None:
+        for _ in range(count):
+            self._spawn(self._keep_worker(prepare))
+
+    async def _until_end(self) -> str:
+        how = await self.child.ended()
+        self._over = True
+        asyncio.get_running_loop().remove_reader(self._channel.fileno())
+        self._channel.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        return how
+
+    async def stop(self, grace_s: float) -> None:
+        """Ask the daemon to end; kill it if it does not."""
+        self.tell(Stop())
+        await asyncio.wait({self.end}, timeout=grace_s)
+        if not self.end.done():
+            log.warning("the daemon did not end within %g s and is killed", grace_s)
+            self.child.kill()
+            await self.end
+
+    async def _keep_worker(self, prepare: Callable[[socket.socket], Prepare]) -> None:
+        delay_s = 0.0
+        loop = asyncio.get_running_loop()
+        while True:
+            self._worker_number += 1
+            number, started_at = self._worker_number, loop.time()
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+            with ours, theirs:
+                child = children.start("holdfast-worker", prepare(theirs), WorkerConfinement(identity.worker()), [theirs.fileno()])
+                self.tell(WorkerStarted(worker=number), ours.fileno())
+            try:
+                how = await child.ended()
+            except asyncio.CancelledError:
+                child.kill()
+                await asyncio.shield(child.ended())
+                raise
+            self.tell(WorkerEnded(worker=number))
+            delay_s = next_delay(delay_s, loop.time() - started_at)
+            log.warning("scanner worker %d ended: %s; another starts in %g s", number, how, delay_s)
+            await asyncio.sleep(delay_s)
+
+    def _readable(self) -> None:
+        try:
+            packet = wire.receive(self._channel)
+        except BlockingIOError:
+            return
+        except (OSError, wire.Malformed) as error:
+            return self._distrust(str(error))
+        if packet is None:  # closed without ending: it can do nothing any more
+            return self._distrust("it closed its channel")
+        data, descriptors = packet
+        if descriptors:
+            wire.close(descriptors)
+            return self._distrust("it sent descriptors")
+        try:
+            request = REQUESTS.validate_json(data)
+        except ValidationError:
+            return self._distrust("it sent bytes that are no request")
+        self._serve(request)
+
+    def _serve(self, request: Request) -> None:
+        match request:
+            case Accepting():
+                self.accepting.set()
+            case OpenUpstream():
+                self._spawn(self._open_upstream(request))
+            case ReadCounters():
+                self._answer_counters(request)
+            case AskStop():
+                self._asked_to_stop()
+
+    def _answer_counters(self, request: ReadCounters) -> None:
+        self.tell(CountersRead(id=request.id, **asdict(self._steering.counters())))
+
+    async def _open_upstream(self, request: OpenUpstream) -> None:
+        opened = await self._opener.open(request)
+        if isinstance(opened, socket.socket):
+            with opened:
+                self.tell(UpstreamOpened(id=request.id), opened.fileno())
+        else:
+            self.tell(opened)
+
+    def _distrust(self, why: str) -> None:
+        log.error("the daemon is killed: %s", why)
+        asyncio.get_running_loop().remove_reader(self._channel.fileno())
+        self.child.kill()
+
+    def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,156 @@
+"""`holdfast start`: checks everything, says what is missing, and becomes the helper."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import stat
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from enforcer.helper import lock, traces
+from enforcer.helper.programs import Programs
+from enforcer.helper.supervisor import DaemonFailed, Plan, Supervisor
+from enforcer.inherited import TlsMaterial
+from enforcer.kernel import namespace, sockdiag, steer
+from enforcer.kernel.bpffs import PinDir
+from enforcer.kernel.errors import KernelError, Missing
+from enforcer.kernel.namespace import Namespace
+from enforcer.privilege import capabilities, identity, jail
+from escrow.policy import Policy
+
+log = logging.getLogger("holdfast.helper")
+
+DONE, FAILED = 0, 1
+PROXY_HINT = "`holdfast proxy --listen HOST:PORT --upstream URL` needs none of this: it is the same gate without the kernel."
+
+
+class NotUsable(Exception):
+    """A file or folder that the options name cannot be used; `str()` says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartOptions:
+    """netns: None, a process's number, or a path. policy: loaded from policy_path (None: the defaults).
+
+    state_dir, runtime_dir: made where they are not; `runtime_dir` is for root alone.
+    """
+
+    port: int
+    netns: str | None
+    policy: Policy
+    policy_path: Path | None
+    state_dir: Path
+    runtime_dir: Path
+    programs: Programs = field(default_factory=Programs)
+
+
+def start(options: StartOptions, announce: Callable[[str], None] | None = None) -> int:
+    """Guard the port until SIGTERM, SIGINT or `holdfast stop`. 0: done; 1: could not, and said why on standard error.
+
+    announce: is given the one JSON line when live; standard output by default.
+    """
+    try:
+        _check_privileges()
+        found = namespace.find(options.netns)
+        held = lock.take(found.inode, options.port)
+    except lock.Held as other:
+        return _fail(f"port {options.port} of this namespace is already guarded by process {other.pid or 'unknown'}")
+    except KernelError as error:
+        return _fail(str(error), hint=isinstance(error, Missing))
+    except OSError as error:
+        return _fail(str(error))
+    try:
+        return _guard(options, found, announce or _print)
+    except Missing as error:
+        return _fail(str(error), hint=True)
+    except (KernelError, DaemonFailed, NotUsable) as error:
+        return _fail(str(error))
+    finally:
+        traces.remove_files(options.runtime_dir, but_record=PinDir(found.inode, options.port).path.exists())
+        lock.release(held, found.inode, options.port)
+
+
+def _guard(options: StartOptions, found: Namespace, announce: Callable[[str], None]) -> int:
+    plan = Plan(options.port, found, options.policy, options.policy_path, options.state_dir.absolute(), options.runtime_dir.absolute(),
+                _tls(options.policy), _bearer_key(options.policy), options.programs)  # fmt: skip
+    _make_runtime_dir(plan.runtime_dir)
+    _make_state_dir(plan.state_dir)
+    jail.prepare()
+    found.enter()
+    if not namespace.loopback_is_up():
+        raise KernelError("the loopback interface of the namespace is down, and the gate speaks to the server over it (ip link set lo up)")
+    steering = steer.Steering(found, plan.port, fail_open=plan.policy.fail == "open")
+    traces.write(plan.runtime_dir, traces.Instance(pid=os.getpid(), port=plan.port, netns=found.inode, pins=str(steering.pins.path)))
+    if not _has_listener(plan.port):
+        log.warning("nothing listens on port %d yet; connections will fail until the server does", plan.port)
+
+    async def supervise() -> None:
+        await Supervisor(plan, steering, announce).run()
+
+    asyncio.run(supervise())
+    return DONE
+
+
+def _check_privileges() -> None:
+    if os.geteuid() != 0:
+        raise Missing("`holdfast start` must run as root")
+    missing = capabilities.missing_to_start()
+    if missing:
+        raise Missing(f"this process lacks {', '.join(missing)}")
+
+
+def _make_runtime_dir(path: Path) -> None:
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != 0:
+        raise NotUsable(f"the runtime folder {path} is not a folder of root's own")
+    path.chmod(0o700)
+
+
+def _make_state_dir(path: Path) -> None:
+    """Make it the daemon's own. One that holds anything is taken only from the daemon's own user."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found, daemon = path.lstat(), identity.daemon()
+    if not stat.S_ISDIR(found.st_mode):
+        raise NotUsable(f"the state folder {path} is not a folder")
+    if found.st_uid != daemon.uid:
+        if any(path.iterdir()):
+            raise NotUsable(f"the state folder {path} belongs to user {found.st_uid}; the daemon runs as {daemon.uid} (chown -R {daemon.uid}:{daemon.gid} {path})")
+        os.chown(path, daemon.uid, daemon.gid)
+    path.chmod(0o700)
+
+
+def _tls(policy: Policy) -> TlsMaterial | None:
+    if policy.tls is None:
+        return None
+    upstream_ca = _read(policy.tls.upstream_ca) if policy.tls.upstream_ca else None
+    return TlsMaterial(_read(policy.tls.cert), _read(policy.tls.key), upstream_ca)
+
+
+def _bearer_key(policy: Policy) -> bytes | None:
+    return _read(policy.principal.bearer.key_file) if policy.principal.bearer else None
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise NotUsable(f"the policy names {path}, which cannot be read: {error.strerror}") from None
+
+
+def _has_listener(port: int) -> bool:
+    with sockdiag.open_socket() as diag:
+        return sockdiag.listens(diag, port)
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)
+
+
+def _fail(text: str, hint: bool = False) -> int:
+    print(f"holdfast start: {text}" + (f"\n{PROXY_HINT}" if hint else ""), file=sys.stderr, flush=True)
+    return FAILED

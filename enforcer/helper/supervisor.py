@@ -1,0 +1,226 @@
+"""From the first daemon to the last trace: the helper's one loop. The order of the start and of the end is written here alone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from enforcer.helper import children, listeners, traces, wire
+from enforcer.helper.children import Prepare
+from enforcer.helper.messages import Enforcing, NotEnforcing
+from enforcer.helper.notify import notify
+from enforcer.helper.programs import Programs
+from enforcer.helper.session import Session, next_delay
+from enforcer.helper.upstream import Opener
+from enforcer.inherited import Inherited, TlsMaterial
+from enforcer.kernel import sockdiag, steer
+from enforcer.kernel.errors import KernelError
+from enforcer.kernel.namespace import Namespace
+from enforcer.privilege import capabilities, identity, jail
+from enforcer.privilege.confine import DaemonConfinement
+from escrow.policy import Policy
+
+log = logging.getLogger("holdfast.helper")
+
+TICK_S = 0.4
+FIRST_DAEMON_S = 30.0
+STOP_GRACE_S = 5.0
+
+
+class DaemonFailed(Exception):
+    """The first daemon ended, or never accepted: nothing was attached."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What `start` made of the command line: everything read and checked."""
+
+    port: int
+    namespace: Namespace
+    policy: Policy
+    policy_path: Path | None
+    state_dir: Path
+    runtime_dir: Path
+    tls: TlsMaterial | None
+    bearer_key: bytes | None
+    programs: Programs
+
+
+class Supervisor:
+    """Built in the guarded namespace, in the running loop."""
+
+    def __init__(self, plan: Plan, steering: steer.Steering, announce: Callable[[str], None]) -> None:
+        self._plan = plan
+        self._steering = steering
+        self._announce = announce
+        self._diag = sockdiag.open_socket()
+        self._opener = Opener(steering, plan.port, plan.policy.bounds.connect_s)
+        self._stopping = asyncio.Event()
+        self._session: Session | None = None
+        self._guarded = False
+        self._problem: str | None = "steering is not attached yet"
+
+    async def run(self) -> None:
+        """Until stopped. Raises KernelError, DaemonFailed: the start did not succeed, and nothing is left of it."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        if self._plan.namespace.pidfd is not None:
+            loop.add_reader(self._plan.namespace.pidfd, self._namespace_ended)
+        watching: asyncio.Task[None] | None = None
+        try:
+            session = await self._first_daemon()
+            if session is not None:
+                watching = loop.create_task(self._watch())
+                await self._keep_daemon(session)
+        finally:
+            notify("STOPPING=1")
+            if watching is not None:
+                watching.cancel()
+            if self._session is not None:
+                await self._session.stop(STOP_GRACE_S)
+            # Whatever ends us but an order leaves the port refused, where it was guarded before.
+            if self._stopping.is_set() or not self._guarded:
+                self._steering.detach()
+            else:
+                self._steering.abandon()
+
+    async def _first_daemon(self) -> Session | None:
+        """The daemon, once enforcing is live; None: stopped before."""
+        session, gate = self._fork_daemon()
+        if not await self._accepts(session):
+            if self._stopping.is_set():
+                return None
+            how = f": {session.end.result()}" if session.end.done() else f" within {FIRST_DAEMON_S:g} s"
+            raise DaemonFailed(f"the daemon did not come to accept connections{how}")
+        self._enforce(gate)
+        self._tell_ready(session)
+        self._start_workers(session)
+        return session
+
+    async def _accepts(self, session: Session) -> bool:
+        """Wait until the daemon accepts; False: it ended, took too long, or we were stopped."""
+        waiting = [asyncio.ensure_future(event.wait()) for event in (session.accepting, self._stopping)]
+        await asyncio.wait({session.end, *waiting}, timeout=FIRST_DAEMON_S, return_when=asyncio.FIRST_COMPLETED)
+        for each in waiting:
+            each.cancel()
+        return session.accepting.is_set() and not session.end.done() and not self._stopping.is_set()
+
+    def _enforce(self, gate: tuple[socket.socket, ...]) -> None:
+        """Fill the gate, attach, then end the connections that are older than that."""
+        self._give(gate)
+        self._steering.note_steered(True)
+        adopted = self._guarded = self._steering.attach()
+        destroyed = sockdiag.destroy_older(self._diag, self._plan.port, self._steering.not_steered)
+        self._steering.note_steered(False)
+        log.info("port %d is guarded (%s; %d older connections ended)", self._plan.port, "taken over" if adopted else "attached", destroyed)
+        self._problem = self._steering.problem()
+        if self._problem:
+            raise KernelError(self._problem)
+        self._guarded = True
+        capabilities.limit_to(capabilities.KEPT)
+
+    def _tell_ready(self, session: Session) -> None:
+        plan = self._plan
+        session.tell(Enforcing())
+        ready = {"event": "ready", "mode": "enforce", "port": plan.port, "pid": os.getpid(), "daemon_pid": session.child.pid, "netns": plan.namespace.shown,
+                 "netns_inode": plan.namespace.inode, "control": str(plan.runtime_dir / traces.CONTROL), "fail": plan.policy.fail}  # fmt: skip
+        self._announce(json.dumps(ready))
+        notify("READY=1")
+
+    async def _keep_daemon(self, session: Session) -> None:
+        """Replace each daemon that ends, until stopped."""
+        loop = asyncio.get_running_loop()
+        delay_s, started_at = 0.0, loop.time()
+        while not await self._stopped(session.end):
+            delay_s = next_delay(delay_s, loop.time() - started_at)
+            log.error("the daemon ended: %s; connections are refused; another starts in %g s", session.end.result(), delay_s)
+            if await self._stopped(timeout_s=delay_s):
+                return
+            started_at = loop.time()
+            session, gate = self._fork_daemon()
+            if await self._accepts(session):
+                self._give(gate)
+                self._report(session)
+                self._start_workers(session)
+            else:
+                _close(gate)
+                session.child.kill()
+
+    async def _stopped(self, end: asyncio.Task[str] | None = None, timeout_s: float | None = None) -> bool:
+        """Wait for the stop, for a daemon's end, or so long; whether it is the stop."""
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait({stopping, end} if end else {stopping}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        return self._stopping.is_set()
+
+    def _give(self, gate: tuple[socket.socket, ...]) -> None:
+        """Steer to these, and keep no copy: with the daemon, the last one goes, and connections are refused."""
+        self._steering.open_gate(gate)
+        _close(gate)
+
+    def _fork_daemon(self) -> tuple[Session, tuple[socket.socket, ...]]:
+        plan = self._plan
+        gate = listeners.gate()
+        self._steering.announce_gate(gate)
+        for listener in gate:
+            listener.listen(listeners.BACKLOG)
+        control_path = plan.runtime_dir / traces.CONTROL
+        control = listeners.control(control_path)
+        ours, theirs = wire.pair()
+        inherited = Inherited(
+            mode="enforce", policy=plan.policy, policy_path=plan.policy_path, port=plan.port, server=plan.policy.server.name or f"port-{plan.port}",
+            listeners=gate, control=control, state_dir=jail.STATE, shown_state_dir=plan.state_dir, control_path=control_path, helper=theirs, diag=self._diag,
+            netns=plan.namespace.shown, tls=plan.tls, bearer_key=plan.bearer_key,
+        )  # fmt: skip
+        keep = [theirs.fileno(), control.fileno(), self._diag.fileno(), *(listener.fileno() for listener in gate)]
+        child = children.start("holdfast-daemon", lambda: plan.programs.daemon(inherited), DaemonConfinement(identity.daemon(), plan.state_dir), keep)
+        theirs.close()
+        control.close()
+        self._session = Session(child, ours, self._steering, self._opener, self._stopping.set)
+        return self._session, gate
+
+    def _start_workers(self, session: Session) -> None:
+        plan = self._plan
+
+        def prepare(channel: socket.socket) -> Prepare:
+            return lambda: plan.programs.worker(plan.policy.scanner, channel)
+
+        session.start_workers(plan.policy.scanner.workers, prepare)
+
+    async def _watch(self) -> None:
+        while True:
+            self._check()
+            await asyncio.sleep(TICK_S)
+
+    def _namespace_ended(self) -> None:
+        if self._plan.namespace.pidfd is not None:
+            asyncio.get_running_loop().remove_reader(self._plan.namespace.pidfd)
+        self._check()
+
+    def _check(self) -> None:
+        try:
+            problem = self._steering.problem()
+        except (KernelError, OSError) as error:
+            problem = f"whether steering holds cannot be seen: {error}"
+        if problem == self._problem:
+            return
+        self._problem = problem
+        log.log(logging.ERROR if problem else logging.INFO, "not enforcing: %s" if problem else "enforcing again", *([problem] if problem else []))
+        if self._session is not None:
+            self._report(self._session)
+
+    def _report(self, session: Session) -> None:
+        session.tell(NotEnforcing(why=self._problem[:512]) if self._problem else Enforcing())
+
+
+def _close(sockets: tuple[socket.socket, ...]) -> None:
+    for each in sockets:
+        each.close()

@@ -1,0 +1,62 @@
+"""Capabilities: what the helper keeps once everything is set up, and how a process drops the rest.
+
+Numbers: include/uapi/linux/capability.h.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from enforcer.privilege import libc
+
+DAC_READ_SEARCH = 2
+KILL = 5
+SETGID = 6
+SETUID = 7
+SETPCAP = 8
+NET_ADMIN = 12
+SYS_ADMIN = 21
+BPF = 39
+
+NEEDED_TO_START: dict[int, str] = {SYS_ADMIN: "CAP_SYS_ADMIN", NET_ADMIN: "CAP_NET_ADMIN", BPF: "CAP_BPF", SETUID: "CAP_SETUID", SETGID: "CAP_SETGID",
+                                   SETPCAP: "CAP_SETPCAP", KILL: "CAP_KILL"}
+
+KEPT: dict[int, str] = {
+    NET_ADMIN: "lists the programs attached to the namespace, every tick",
+    SYS_ADMIN: "gives each new daemon and worker its own mount and network namespace; names a foreign program",
+    SETUID: "turns each new daemon and worker into its own user",
+    SETGID: "the same, for its group",
+    SETPCAP: "empties the bounding set of each new daemon and worker",
+    KILL: "ends a daemon or worker, which belongs to another user",
+    DAC_READ_SEARCH: "a new daemon or worker imports Holdfast, which may lie in a folder of another user",
+}
+"""What the helper keeps. Not kept: BPF (its maps are open), DAC_OVERRIDE, CHOWN, SYS_PTRACE, SYS_MODULE, NET_RAW, … and every other."""
+
+
+def effective() -> int:
+    """The effective set of this process, as a mask."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+        if line.startswith("CapEff:"):
+            return int(line.split()[1], 16)
+    raise OSError("/proc/self/status names no capabilities")
+
+
+def missing_to_start() -> list[str]:
+    have = effective()
+    return [name for number, name in NEEDED_TO_START.items() if not have >> number & 1]
+
+
+def limit_to(kept: dict[int, str]) -> None:
+    """Keep only these, in every set of the calling thread; nothing can be got back."""
+    empty_bounding_set(but=kept)
+    libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
+    mask = sum(1 << number for number in kept)
+    libc.capset(mask, mask, 0)
+
+
+def empty_bounding_set(but: dict[int, str] | None = None) -> None:
+    libc.prctl(libc.PR_CAP_AMBIENT, libc.PR_CAP_AMBIENT_CLEAR_ALL)
+    last = int(Path("/proc/sys/kernel/cap_last_cap").read_text(encoding="ascii"))
+    for number in range(last + 1):
+        if not but or number not in but:
+            libc.prctl(libc.PR_CAPBSET_DROP, number)

@@ -1,0 +1,104 @@
+"""How a forked child gives everything up, in order. Its first half comes before it imports anything, its second after.
+
+    begin    no descriptor but its own; dies with its parent; no new privileges, empty bounding set; mount and network namespaces
+             of its own. Still root, so that it can import an installation that only root can read.
+    finish   the jail; its own user and no group; not dumpable; limits; seccomp for all its threads.
+
+Any step that fails ends the child: there is no half-confined process.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import signal
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from enforcer.privilege import capabilities, jail, libc, syscalls
+from enforcer.privilege.identity import Identity
+
+_WORKER_MEMORY_BYTES = 6 << 30
+"""Address space: a 64 MiB message of small objects takes about 2 GiB once parsed, and malloc's arenas double it."""
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonConfinement:
+    """state_dir: as the helper sees it; becomes /state."""
+
+    identity: Identity
+    state_dir: Path
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerConfinement:
+    identity: Identity
+
+
+Confinement = DaemonConfinement | WorkerConfinement
+
+
+def begin(name: str, parent: int, keep: Iterable[int]) -> None:
+    """keep: descriptors that the child goes on with. Standard input becomes empty, standard output the parent's standard error."""
+    gc.freeze()  # the parent's objects stay: their finalizers would close descriptors that are ours by then
+    _die_with(parent)
+    os.setsid()  # a Ctrl-C at the terminal is the helper's to handle
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    null = os.open("/dev/null", os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(2, 1)
+    _close_all_but({0, 1, 2, *keep})
+    os.umask(0o022)  # the new root's folders are for the child's own user, too
+    libc.name_process(name)
+    libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
+    capabilities.empty_bounding_set()
+    jail.own_namespaces()
+    # Threads that a numeric library starts at its import would only cost: each worker is one of several processes.
+    for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        os.environ[variable] = "1"
+
+
+def finish(confinement: Confinement, parent: int) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if isinstance(confinement, DaemonConfinement):
+        jail.enter(confinement.state_dir)
+        _raise_nofile()
+    else:
+        Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")  # rather a worker than the gate
+        jail.enter_empty()
+        for what, most in ((resource.RLIMIT_AS, _WORKER_MEMORY_BYTES), (resource.RLIMIT_NOFILE, 0), (resource.RLIMIT_FSIZE, 0)):
+            resource.setrlimit(what, (most, most))
+    os.umask(0o077)
+    os.setgroups([])
+    os.setresgid(confinement.identity.gid, confinement.identity.gid, confinement.identity.gid)
+    os.setresuid(confinement.identity.uid, confinement.identity.uid, confinement.identity.uid)  # clears every capability of every thread
+    libc.prctl(libc.PR_SET_DUMPABLE, 0)
+    _die_with(parent)  # changing the user cleared it (prctl(2))
+    if isinstance(confinement, DaemonConfinement):
+        syscalls.allow_daemon()
+    else:
+        syscalls.allow_worker()
+
+
+def _die_with(parent: int) -> None:
+    libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before we asked
+        os._exit(1)
+
+
+def _close_all_but(kept: set[int]) -> None:
+    lowest = 0
+    for fd in sorted(kept):
+        os.closerange(lowest, fd)
+        lowest = fd + 1
+    os.closerange(lowest, 1 << 20)
+
+
+def _raise_nofile() -> None:
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
