@@ -1,0 +1,86 @@
+"""`holdfast scan`, `holdfast verdicts` and `holdfast policy …`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from enforcer.cli import render
+from enforcer.cli.places import Json, RuntimeDir, StateDir, control_socket
+from enforcer.cli.run import PolicyFile, read_policy
+from enforcer.control import client
+from escrow.item import verdict_json
+from escrow.verdict import Finding
+
+policy_app = typer.Typer(no_args_is_help=True, help="The policy.")
+
+
+def scan(
+    file: Annotated[str, typer.Argument(help="A file, or - for standard input.")] = "-",
+    as_json: Json = False,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help='One {"text": …} a line in, one verdict a line out, in order.')] = False,
+    policy: PolicyFile = None,
+    state: StateDir = None,
+    runtime: RuntimeDir = None,
+) -> None:
+    """Judge a text with the scanner alone, same code and thresholds as the gate. Exit code 1 where it is not CLEAN.
+
+    Example: holdfast scan page.html --json; holdfast scan --jsonl texts.jsonl
+    """
+    from enforcer.scanner.scan import scan_lines, scan_text
+
+    settings = read_policy(policy).scanner
+    try:
+        stream = sys.stdin.buffer if file == "-" else Path(file).open("rb")  # noqa: SIM115  closed with the process
+    except OSError as error:
+        raise client.Refused(f"{file}: {error.strerror}") from None
+    if jsonl:
+        lines: Iterator[bytes] = iter(stream.readline, b"")
+        for verdict in scan_lines(lines, settings):
+            sys.stdout.write(json.dumps(verdict_json(verdict)) + "\n")
+            sys.stdout.flush()
+        return
+    verdict = scan_text(stream.read(), settings)
+    render.print_json(verdict_json(verdict)) if as_json else render.verdict(verdict_json(verdict))
+    raise typer.Exit(0 if verdict.finding is Finding.CLEAN else 1)
+
+
+def verdicts(
+    as_json: Json = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on: show decisions as they come.")] = False,
+    runtime: RuntimeDir = None,
+    state: StateDir = None,
+) -> None:
+    """The last thousand decisions since the daemon's start."""
+    path = control_socket(runtime)
+    rows = client.follow(path, "verdicts", follow=True) if follow else client.ask(path, "verdicts")
+    if as_json and not follow:
+        render.print_json(list(rows))
+        return
+    for row in rows:
+        if as_json:
+            render.print_json(row)
+        else:
+            finding = ", ".join(v["finding"] for v in row["verdicts"])
+            render.out.print(
+                f"{row['outcome']:10} {render.escape(render.safe(str(row.get('tool', row.get('where', '')))))[:50]}  {finding}  {row.get('item') or ''}"
+            )
+
+
+@policy_app.command("show")
+def show(as_json: Json = False, runtime: RuntimeDir = None, state: StateDir = None) -> None:
+    """Show the running policy and its version."""
+    found = client.ask(control_socket(runtime), "policy.show")
+    render.print_json(found) if as_json else render.out.print_json(json.dumps(found))
+
+
+@policy_app.command("check")
+def check(file: Annotated[Path, typer.Argument(help="A policy file (TOML).")], as_json: Json = False) -> None:
+    """Check a policy file without using it."""
+    found = read_policy(file)
+    render.print_json({"version": found.version}) if as_json else render.out.print(f"{file} is sound (version {found.version}).")

@@ -1,0 +1,283 @@
+"""`holdfast start | proxy | stop | status | test`: the life of an instance."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import socket
+import ssl
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import typer
+
+from enforcer.cli import render
+from enforcer.cli.places import Json, RuntimeDir, StateDir, control_socket, runtime_dir, state_dir
+from enforcer.control import client
+from escrow.policy import Policy, PolicyError, load
+
+PolicyFile = Annotated[Path | None, typer.Option("--policy", envvar="HOLDFAST_POLICY", help="A policy file (TOML). Without one, the safe defaults.")]
+
+
+class CannotStart(Exception):
+    """`str()` says what is missing and what to do."""
+
+
+def read_policy(path: Path | None) -> Policy:
+    """The policy in a file, or the defaults. Raises PolicyError."""
+    if path is None:
+        return Policy()
+    try:
+        return load(path.read_text("utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise PolicyError(f"{path}: {error}") from None
+
+
+def start(
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="The port the MCP server listens on.")],
+    netns: Annotated[str | None, typer.Option("--netns", help="The server's network namespace: a process id or a path (default: this one).")] = None,
+    policy: PolicyFile = None,
+    mode: Annotated[str, typer.Option("--mode", help="enforce: hold results.")] = "enforce",
+    state: StateDir = None,
+    runtime: RuntimeDir = None,
+) -> None:
+    """Guard a port: steer its new connections through the gate. Root only; stays in the foreground.
+
+    Prints one JSON line {"event":"ready",…} when live. SIGTERM ends it. Example: holdfast start --port 8931
+    """
+    if mode != "enforce":
+        raise typer.BadParameter("only `enforce` is there yet; `observe` comes with the kernel taps", param_hint="--mode")
+    if sys.platform != "linux":
+        raise CannotStart("steering needs Linux; `holdfast proxy --listen … --upstream …` runs the same gate anywhere")
+    from enforcer.helper.start import StartOptions
+    from enforcer.helper.start import start as steer
+
+    options = StartOptions(
+        port=port,
+        netns=netns,
+        policy=read_policy(policy),
+        policy_path=policy.absolute() if policy else None,
+        state_dir=state_dir(state),
+        runtime_dir=runtime_dir(runtime),
+    )
+    raise typer.Exit(steer(options))
+
+
+def proxy(
+    listen: Annotated[str, typer.Option("--listen", help="HOST:PORT for clients.")],
+    upstream: Annotated[str, typer.Option("--upstream", help="The MCP server: http://HOST:PORT or https://HOST:PORT.")],
+    policy: PolicyFile = None,
+    state: StateDir = None,
+    runtime: RuntimeDir = None,
+) -> None:
+    """The same gate as an ordinary reverse proxy, without the kernel. Only clients that use its address are guarded.
+
+    Example: holdfast proxy --listen 127.0.0.1:8900 --upstream http://127.0.0.1:8931
+    """
+    from enforcer import daemon
+    from enforcer.inherited import Inherited, TlsMaterial, Upstream
+
+    chosen = read_policy(policy)
+    host, _, port = listen.rpartition(":")
+    target = urlsplit(upstream)
+    if not port.isdigit() or not host:
+        raise typer.BadParameter("HOST:PORT is wanted, such as 127.0.0.1:8900", param_hint="--listen")
+    if target.scheme not in ("http", "https") or not target.hostname or target.path not in ("", "/"):
+        raise typer.BadParameter("http://HOST:PORT is wanted, without a path: paths go through as they are", param_hint="--upstream")
+    control_path = control_socket(runtime)
+    control_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, proto)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(4096)
+    except OSError as error:
+        raise CannotStart(f"{listen} cannot be listened on: {error.strerror or error}") from None
+    bearer = chosen.principal.bearer
+    try:
+        tls = None
+        if chosen.tls is not None:
+            authority = Path(chosen.tls.upstream_ca).read_bytes() if chosen.tls.upstream_ca else None
+            tls = TlsMaterial(Path(chosen.tls.cert).read_bytes(), Path(chosen.tls.key).read_bytes(), authority)
+        bearer_key = Path(bearer.key_file).read_bytes() if bearer else None
+    except OSError as error:
+        raise CannotStart(f"a file that the policy names cannot be read: {error}") from None
+    given = Inherited(
+        mode="proxy",
+        policy=chosen,
+        policy_path=policy.absolute() if policy else None,
+        port=listener.getsockname()[1],
+        server=chosen.server.name or f"{target.hostname}:{target.port or (443 if target.scheme == 'https' else 80)}",
+        listeners=(listener,),
+        control=_control(control_path),
+        state_dir=state_dir(state),
+        shown_state_dir=state_dir(state),
+        control_path=control_path,
+        diag=_diag(),
+        tls=tls,
+        bearer_key=bearer_key,
+        upstream=Upstream(target.hostname, target.port or (443 if target.scheme == "https" else 80), target.scheme == "https"),
+    )
+    daemon.prepare()
+    threading.Thread(target=_announce, args=(control_path, given.port), daemon=True).start()
+    try:
+        code = daemon.run(given)
+    finally:
+        with contextlib.suppress(OSError):
+            control_path.unlink()
+    raise typer.Exit(code)
+
+
+def _announce(path: Path, port: int) -> None:
+    """Print the one JSON line once the daemon itself answers."""
+    for _ in range(600):
+        try:
+            status = client.ask(path, "status", timeout_s=5)
+        except (client.Unreachable, client.Refused):
+            time.sleep(0.02)
+            continue
+        render.print_json({"event": "ready", "mode": "proxy", "port": port, "pid": os.getpid(), "daemon_pid": status["pid"], "control": str(path)})
+        return
+
+
+def _control(path: Path) -> socket.socket:
+    """The listening control socket, 0600; a dead one in its place is replaced, a living one is an error."""
+    try:
+        client.ask(path, "status", timeout_s=2)
+        raise CannotStart(f"another Holdfast answers at {path}: stop it, or give --runtime-dir another")
+    except (client.Unreachable, client.Refused):
+        path.unlink(missing_ok=True)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    old = os.umask(0o177)
+    try:
+        sock.bind(str(path))
+    except OSError as error:
+        raise CannotStart(f"{path} cannot be made: {error}; a shorter --runtime-dir may help") from None
+    finally:
+        os.umask(old)
+    sock.listen(64)
+    return sock
+
+
+def _diag() -> socket.socket | None:
+    if sys.platform != "linux":
+        return None
+    from enforcer.kernel import sockdiag
+
+    try:
+        return sockdiag.open_socket()
+    except OSError:
+        return None
+
+
+def stop(as_json: Json = False, runtime: RuntimeDir = None, state: StateDir = None) -> None:
+    """End the instance and remove every trace of it, also after a crash."""
+    folder = runtime_dir(runtime)
+    try:
+        client.ask(folder / "control.sock", "stop", timeout_s=10)
+        deadline = time.monotonic() + 15
+        while time.monotonic() < deadline:
+            try:
+                client.ask(folder / "control.sock", "status", timeout_s=2)
+            except client.Unreachable:
+                break
+            time.sleep(0.05)
+        removed: list[str] = []
+    except client.Unreachable:
+        if os.geteuid() != 0 or sys.platform != "linux":
+            raise
+        from enforcer.helper.traces import remove_traces
+
+        removed = [str(path) for path in remove_traces(folder)]
+        if not removed:
+            raise
+    render.print_json({"stopped": True, "removed": removed}) if as_json else render.out.print(
+        "Stopped." + (f" Removed {len(removed)} traces of a dead instance." if removed else "")
+    )
+
+
+def status(as_json: Json = False, runtime: RuntimeDir = None, state: StateDir = None) -> None:
+    """What is guarded, whether enforcement is live and why not, and what is held. Exit code 1 where it is not enforcing."""
+    found = client.ask(control_socket(runtime), "status")
+    if as_json:
+        render.print_json(found)
+    else:
+        live = "[green]enforcing[/]" if found["enforcing"] else "[bold red]NOT ENFORCING[/]"
+        render.out.print(f"port {found['port']}  {found['mode']}  {live}: {render.escape(found['why'])}")
+        render.out.print(
+            f"server {render.escape(found['server'])}   policy {found['policy_version']}   scanner workers {found['workers']}   connections {found['connections']}"
+        )
+        counters = found["counters"]
+        render.out.print("   ".join(f"{name} {value}" for name, value in counters.items()))
+        render.out.print("in escrow: " + (", ".join(f"{count} {name}" for name, count in sorted(found["items"].items())) or "nothing"))
+        if found["weak_principals"]:
+            render.out.print('[dim]callers without a credential are told apart by uid or address only ([principal] require = "credential" turns them away)[/]')
+    raise typer.Exit(0 if found["enforcing"] else 1)
+
+
+def test(as_json: Json = False, runtime: RuntimeDir = None, state: StateDir = None) -> None:
+    """Prove on this machine that enforcement is live: a marked result sent through the real path must not arrive."""
+    path = control_socket(runtime)
+    found = client.ask(path, "status")
+    clean = _through(found, client.ask(path, "selftest", marked=False)["nonce"], 15.0)
+    marked = _through(found, client.ask(path, "selftest", marked=True)["nonce"], 3.0)
+    held = [row for row in client.ask(path, "escrow.ls", states=["held"]) if row["tool"] == "holdfast_self_test"]
+    for row in held:
+        client.ask(path, "escrow.deny", id=row["id"], why="holdfast test")
+    arrived = marked is not None and "SELF-TEST" in marked
+    passed = clean is not None and "Bern" in clean and not arrived and bool(held) and bool(found["enforcing"])
+    result = {
+        "passed": passed,
+        "clean_arrived": clean is not None and "Bern" in clean,
+        "marked_arrived": arrived,
+        "marked_held": bool(held),
+        "enforcing": found["enforcing"],
+    }
+    if as_json:
+        render.print_json(result)
+    elif passed:
+        render.out.print("[green]Enforcement is live[/]: a clean result came through the gate, a marked one was held.")
+    else:
+        render.out.print(f"[bold red]Enforcement is NOT proven[/]: {json.dumps(result)}")
+    raise typer.Exit(0 if passed else 1)
+
+
+def _through(found: dict[str, Any], nonce: str, within_s: float) -> str | None:
+    """One tools/call through the guarded port, as any client would make it. None where nothing came in time."""
+    host = "127.0.0.1"
+    if found["netns"] and str(found["netns"]).startswith("/"):
+        from enforcer.kernel import namespace
+
+        namespace.enter(Path(found["netns"]))
+    call = {"jsonrpc": "2.0", "id": nonce, "method": "tools/call", "params": {"name": "holdfast_self_test", "arguments": {"nonce": nonce}}}
+    headers = {
+        "content-type": "application/json",
+        "accept": "application/json, text/event-stream",
+        "x-holdfast-test": nonce,
+        "authorization": f"Holdfast-Test {nonce}",
+    }
+    for scheme in ("http", "https"):
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # our own gate: only whether bytes arrive matters
+        connection: http.client.HTTPConnection = (
+            http.client.HTTPConnection(host, found["port"], timeout=within_s)
+            if scheme == "http"
+            else http.client.HTTPSConnection(host, found["port"], timeout=within_s, context=context)
+        )
+        try:
+            connection.request("POST", "/holdfast-self-test", json.dumps(call), headers)
+            return connection.getresponse().read(65536).decode("utf-8", "replace")
+        except TimeoutError:
+            return None
+        except (OSError, http.client.HTTPException):
+            continue
+        finally:
+            connection.close()
+    return None
