@@ -3,7 +3,7 @@ PY := .venv/bin/python
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 APT := clang libbpf1 libbpf-dev clang-format python3-venv python3-dev python3-seccomp iproute2 haproxy make gcc
 
-.PHONY: setup demo test bench lint clean
+.PHONY: setup demo test bench lint clean peers
 setup: build/.apt build/.venv bpf
 
 build/.apt: Makefile
@@ -13,6 +13,8 @@ build/.apt: Makefile
 	  $(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $(APT) >build/apt.log 2>&1 || { tail build/apt.log; exit 1; }; fi
 	@touch $@
 
+# requirements.lock is made by: uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --extra dev \
+#   --python-version 3.11 pyproject.toml -o requirements.lock
 build/.venv: build/.apt pyproject.toml requirements.lock
 	@echo "holdfast: installing Python packages into .venv"
 	@[ -x $(PY) ] || /usr/bin/python3 -m venv --system-site-packages .venv
@@ -27,10 +29,14 @@ bpf: build/.apt
 demo: setup
 	@$(PY) -m tests.demo
 
-test: setup
+# The real clients and servers that the tests hold the gate against, and the peers of the benchmark.
+peers: setup
+	@bash tests/real/setup.sh
+
+test: peers
 	@$(PY) -m pytest -q
 
-bench: setup
+bench: peers
 	@$(PY) -m tests.bench
 
 lint: setup

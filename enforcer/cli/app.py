@@ -7,6 +7,7 @@ from importlib.metadata import version as installed
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from enforcer.cli import doctor, escrow, judge, render, run
 from enforcer.control.client import Refused, Unreachable
@@ -16,7 +17,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
-    help="A firewall for MCP: holds tool-call results until they are judged safe.\n\nExample: holdfast start --port 8931; then, elsewhere: holdfast escrow ls --watch",
+    help="A firewall for MCP: holds tool-call results until they are judged safe.\n\nExample: holdfast start --port 8931; elsewhere: holdfast escrow ls --watch",
 )
 app.command()(run.start)
 app.command()(run.proxy)
@@ -59,5 +60,5 @@ def main() -> None:
 
 
 def _end(text: str, code: int) -> None:
-    render.err.print(f"holdfast: {render.escape(render.safe(text, lines=True))}", soft_wrap=True)
+    render.err.print(f"holdfast: {escape(render.safe(text, lines=True))}", soft_wrap=True)
     sys.exit(code)

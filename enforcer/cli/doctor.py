@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import typer
+from rich.markup import escape
 
 from enforcer.cli import render
 from enforcer.cli.places import Json
@@ -97,7 +98,7 @@ def doctor(as_json: Json = False) -> None:
         raise typer.Exit(1 if bad else 0)
     for check in found:
         mark = "[green]ok[/]     " if check.ok else ("[red]missing[/]" if check.needed else "[yellow]absent[/] ")
-        render.out.print(f"{mark} {check.name}: {render.escape(check.found)}")
+        render.out.print(f"{mark} {check.name}: {escape(check.found)}")
         if not check.ok:
             render.out.print(f"          costs: {check.costs}\n          get it: {check.get}")
     if bad:

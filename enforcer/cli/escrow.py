@@ -7,6 +7,7 @@ import json
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from enforcer.cli import render
 from enforcer.cli.places import Json, RuntimeDir, StateDir, control_socket
@@ -32,7 +33,7 @@ def ls(
     """List what is in escrow, oldest first."""
     path = control_socket(runtime)
     open_ = None if as_json or all_ else ["held", "approved"]
-    rows = client.ask(path, "escrow.ls", **({} if open_ is None else {"states": open_}))
+    rows = client.ask(path, "escrow.ls", states=open_) if open_ else client.ask(path, "escrow.ls")
     if not watch:
         render.print_json(rows) if as_json else render.items(rows)
         return
@@ -109,7 +110,7 @@ def tools_ls(as_json: Json = False, runtime: RuntimeDir = None, state: StateDir 
         render.print_json([{"name": row["name"], "state": row["state"]} for row in rows])
         return
     for row in rows:
-        render.out.print(f"{row['state']:8} {render.escape(render.safe(row['name']))}")
+        render.out.print(f"{row['state']:8} {escape(render.safe(row['name']))}")
 
 
 @tools.command("diff")
@@ -121,7 +122,7 @@ def tools_diff(as_json: Json = False, runtime: RuntimeDir = None, state: StateDi
     for row in rows if not as_json else ():
         old, new = (json.dumps(json.loads(row[key] or "null"), indent=2, sort_keys=True).splitlines() for key in ("trusted", "offered"))
         for line in difflib.unified_diff(old, new, "trusted", "offered", lineterm=""):
-            render.out.print(render.escape(render.safe(line)))
+            render.out.print(escape(render.safe(line)))
     raise typer.Exit(1 if rows else 0)
 
 

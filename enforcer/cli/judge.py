@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from enforcer.cli import render
 from enforcer.cli.places import Json, RuntimeDir, StateDir, control_socket
@@ -67,9 +68,7 @@ def verdicts(
             render.print_json(row)
         else:
             finding = ", ".join(v["finding"] for v in row["verdicts"])
-            render.out.print(
-                f"{row['outcome']:10} {render.escape(render.safe(str(row.get('tool', row.get('where', '')))))[:50]}  {finding}  {row.get('item') or ''}"
-            )
+            render.out.print(f"{row['outcome']:10} {escape(render.safe(str(row.get('tool', row.get('where', '')))))[:50]}  {finding}  {row.get('item') or ''}")
 
 
 @policy_app.command("show")

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
+from rich.markup import escape
 
 from enforcer.cli import render
 from enforcer.cli.places import Json, RuntimeDir, StateDir, control_socket, runtime_dir, state_dir
@@ -210,15 +211,15 @@ def status(as_json: Json = False, runtime: RuntimeDir = None, state: StateDir = 
         render.print_json(found)
     else:
         live = "[green]enforcing[/]" if found["enforcing"] else "[bold red]NOT ENFORCING[/]"
-        render.out.print(f"port {found['port']}  {found['mode']}  {live}: {render.escape(found['why'])}")
+        render.out.print(f"port {found['port']}  {found['mode']}  {live}: {escape(found['why'])}")
         render.out.print(
-            f"server {render.escape(found['server'])}   policy {found['policy_version']}   scanner workers {found['workers']}   connections {found['connections']}"
+            f"server {escape(found['server'])}   policy {found['policy_version']}   scanner workers {found['workers']}   connections {found['connections']}"
         )
         counters = found["counters"]
         render.out.print("   ".join(f"{name} {value}" for name, value in counters.items()))
         render.out.print("in escrow: " + (", ".join(f"{count} {name}" for name, count in sorted(found["items"].items())) or "nothing"))
         if found["weak_principals"]:
-            render.out.print('[dim]callers without a credential are told apart by uid or address only ([principal] require = "credential" turns them away)[/]')
+            render.out.print("[dim]callers without a credential are told apart by uid or address only; principal.require in the policy can turn them away[/]")
     raise typer.Exit(0 if found["enforcing"] else 1)
 
 
@@ -252,10 +253,10 @@ def test(as_json: Json = False, runtime: RuntimeDir = None, state: StateDir = No
 def _through(found: dict[str, Any], nonce: str, within_s: float) -> str | None:
     """One tools/call through the guarded port, as any client would make it. None where nothing came in time."""
     host = "127.0.0.1"
-    if found["netns"] and str(found["netns"]).startswith("/"):
+    if found["netns"] not in ("", "this one"):
         from enforcer.kernel import namespace
 
-        namespace.enter(Path(found["netns"]))
+        namespace.find(str(found["netns"])).enter()
     call = {"jsonrpc": "2.0", "id": nonce, "method": "tools/call", "params": {"name": "holdfast_self_test", "arguments": {"nonce": nonce}}}
     headers = {
         "content-type": "application/json",
