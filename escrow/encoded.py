@@ -39,7 +39,7 @@ _ESCAPE = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|u\{([0-9A-Fa-f]{1,6})\}|U([0-9A-Fa
 _SPACED = re.compile(r"(?<![A-Za-z])[A-Za-z](?:[ ._*|-]{1,6}[A-Za-z]){6,}(?![A-Za-z])")
 _ROT13 = re.compile(r"\b(?:gur|naq|lbh|vtaber|nyy|cyrnfr|vafgehpgvbaf?|frpergf?|hfre|gb|sebz)\b", re.IGNORECASE)
 _REVERSED = re.compile(r"\b(?:eht|dna|uoy|erongi|lla|esaelp|snoitcurtsni|terces|resu|morf|ruoy)\b", re.IGNORECASE)
-_LEET = re.compile(r"\b(?=[A-Za-z]{0,8}[013457@$])[A-Za-z013457@$]*[A-Za-z][A-Za-z013457@$]*")
+_LEET = re.compile(r"(?<![\w@$+/\\%&#])(?=[A-Za-z]{0,8}[013457@$])(?=[013457@$]{0,8}[A-Za-z])[A-Za-z013457@$]{2,16}(?![\w@$+/=])")
 _LEET_TABLE = str.maketrans("013457@$", "oieastas")
 _PRINTED = re.compile(rb"[\x20-\x7e\t\r\n]{12,}")
 _MAYBE = re.compile(r"[A-Za-z0-9+/_=-]{16}|%[0-9A-Fa-f]{2}|&[#A-Za-z]|\\[uUx]|(?:[0-9A-Fa-f]{2}[ :,;-]){7}|\d{2,3}[ ,;]{1,2}\d{2,3}[ ,;]{1,2}\d{2,3}|[01]{8} ")

@@ -6,6 +6,7 @@ Pure. The walk is iterative and linear; neither depth nor lone surrogates nor NU
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from dataclasses import dataclass
 
 Json = object
@@ -36,7 +37,8 @@ class Joined:
 
     def straddles(self, start: int, end: int) -> bool:
         """Whether the range takes in text of two leaves."""
-        return any(start < at < end for at in self.starts[1:])
+        at = bisect_right(self.starts, start)
+        return at < len(self.starts) and self.starts[at] < end
 
 
 def escape(token: str) -> str:
@@ -89,7 +91,7 @@ def _join(group: list[Leaf]) -> Joined:
     starts: list[int] = []
     at = 0
     for leaf in group:
-        ends = (leaf.text,)
+        ends: tuple[str, ...] = (leaf.text,)
         if len(leaf.text) > 2 * JOIN_EDGE_CHARS:
             ends = (leaf.text[:JOIN_EDGE_CHARS] + "\n\n", leaf.text[-JOIN_EDGE_CHARS:])
         starts.append(at)

@@ -25,7 +25,7 @@ class ScannerSettings(BaseModel):
     quick_bytes: int = Field(16 * 1024, ge=0, le=64 * 1024)
     quick_leaves: int = Field(512, ge=1)
     quick_windows: int = Field(256, ge=1)
-    max_windows: int = Field(2000, ge=1)
+    max_windows: int = Field(3000, ge=1)
     max_leaves: int = Field(1_000_000, ge=1)
     max_forms: int = Field(4096, ge=1)
     max_depth: int = Field(5, ge=1, le=16)

@@ -21,6 +21,7 @@ _TRIGGER = re.compile(
     r"|[A-Za-z][013457@$]|[013457@$][A-Za-z]"
 )
 
+_ADDRESS_WORDS = frozenset({"http", "https", "www", "com", "org", "net", "io", "dev", "html", "php", "json", "index"})
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\d+|[^\W\d_A-Za-z]+")
 
 
@@ -59,7 +60,7 @@ class Copy:
     via: tuple[str, ...]
 
 
-def unpack(text: str, bounds: Bounds = Bounds()) -> Unpacked:  # noqa: B008  frozen
+def unpack(text: str, bounds: Bounds = Bounds()) -> Unpacked:
     """All forms of one text."""
     first = Form(text)
     if text.isascii() and not _TRIGGER.search(text) and not _turned(text):
@@ -114,7 +115,11 @@ def _words(text: str) -> str | None:
     if len(text) > 4096 or any(char.isspace() for char in text):
         return None
     words = _WORD.findall(text)
-    return " ".join(words) if len(words) >= 4 else None
+    spoken = [word for word in words if len(word) > 2 and word.isalpha() and word.lower() not in _ADDRESS_WORDS]
+    # The humps of a base64 run are one or two letters long: that is no language.
+    if len(spoken) < 3 or 4 * sum(map(len, spoken)) < 3 * sum(len(word) for word in words if word.lower() not in _ADDRESS_WORDS):
+        return None
+    return " ".join(words)
 
 
 def _json(text: str) -> list[str] | None:

@@ -31,16 +31,17 @@ def segments(text: str) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
     start = 0
     for match in _BREAK.finditer(text):
-        _pieces(found, start, match.end())
+        _pieces(found, text, start, match.end())
         start = match.end()
-    _pieces(found, start, len(text))
+    _pieces(found, text, start, len(text))
     return found
 
 
-def _pieces(found: list[tuple[int, int]], start: int, end: int) -> None:
+def _pieces(found: list[tuple[int, int]], text: str, start: int, end: int) -> None:
     while end - start > WINDOW_CHARS:
-        found.append((start, start + WINDOW_CHARS))
-        start += WINDOW_CHARS - OVERLAP_CHARS
+        cut = text.rfind(" ", start + WINDOW_CHARS - OVERLAP_CHARS, start + WINDOW_CHARS) + 1 or start + WINDOW_CHARS
+        found.append((start, cut))
+        start = text.rfind(" ", cut - OVERLAP_CHARS, cut - 1) + 1 or cut - OVERLAP_CHARS
     if end > start:
         found.append((start, end))
 
