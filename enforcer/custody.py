@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
+from enforcer.store import StoreError
 from escrow import answers, gate, jsonrpc
 from escrow.answers import Why
 from escrow.call import Call, Kind, Transport
@@ -141,6 +142,7 @@ class Custody:
         self.lost = 0
         self._store, self._judge = store, judge
         self._thread = ThreadPoolExecutor(1, "store")
+        self._closed = False
         self._entries: dict[str, gate.Entry] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._tickets: dict[int, Ticket] = {}
@@ -166,6 +168,8 @@ class Custody:
         self._trusted = await self._in_store(self._store.trusted, self.server)
 
     def close(self) -> None:
+        """After this nothing is read or written any more; what is under way is finished first."""
+        self._closed = True
         for timer in self._timers.values():
             timer.cancel()
         self._thread.shutdown(wait=True)
@@ -497,7 +501,13 @@ class Custody:
     # --- plumbing ---
 
     async def _in_store(self, function: Callable[..., _T], *args: Any) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, partial(function, *args))
+        """Run in the store's thread. Raises StoreFailed."""
+        if self._closed:
+            raise StoreFailed("Holdfast is stopping")
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, partial(function, *args))
+        except StoreError as error:
+            raise StoreFailed(str(error)) from None
 
     def _spawn(self, work: Awaitable[None]) -> None:
         task: asyncio.Task[None] = asyncio.ensure_future(work)

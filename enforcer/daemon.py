@@ -111,8 +111,8 @@ class _Daemon:
         else:
             self.enforcing, self.why = True, "proxy: only clients that use this address are guarded"
         await self.stopping.wait()
-        self.listener.stop()
         control.close()
+        await self.listener.stop()
         upstream.close()
         await self.pool.close()
         for sock, process in self.local:

@@ -17,7 +17,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
-    help="A firewall for MCP: holds tool-call results until they are judged safe.\n\nExample: holdfast start --port 8931; elsewhere: holdfast escrow ls --watch",
+    help="A firewall for MCP: holds tool-call results until they are judged safe.\n\nExample: holdfast start --port 8931; holdfast escrow ls --watch",
 )
 app.command()(run.start)
 app.command()(run.proxy)

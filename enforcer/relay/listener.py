@@ -18,17 +18,25 @@ class Listener:
         self.context, self._port, self._tls = context, guarded_port, tls
         self._servers: list[asyncio.Server] = []
         self.connections = 0
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self, listeners: tuple[socket.socket, ...]) -> None:
         for listener in listeners:
             self._servers.append(await asyncio.start_server(self._serve, sock=listener, limit=1 << 18, ssl=self._tls, backlog=4096))
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
+        """Accept nobody any more and end every exchange; what is held stays held."""
         for server in self._servers:
             server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
         try:
             steered = self._port is None or writer.get_extra_info("sockname")[1] == self._port
             if steered and self.connections <= self.context.policy.bounds.connections:
@@ -36,6 +44,7 @@ class Listener:
         except (ConnectionError, OSError, Closed):
             pass
         finally:
+            self._tasks.discard(task)
             self.connections -= 1
             writer.close()
 
