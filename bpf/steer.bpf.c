@@ -17,7 +17,8 @@
 #include "steer.h"
 
 #define AF_INET 2
-#define AF_INET6 10
+/* In every namespace: drivers/net/loopback.c insists on it. */
+#define LOOPBACK_IFINDEX 1
 
 /* maps */
 
@@ -35,14 +36,14 @@ struct {
 	__type(value, __u64); /* reads back as the socket's cookie */
 } gate SEC(".maps");
 
-/* The gate's upstream connections while they are being made: the whole tuple and
- * the interface it must arrive by. A source port alone could be borrowed.
+/* The gate's upstream connections while they are being made, by the whole tuple. A
+ * source port alone could be borrowed.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1024);
 	__type(key, struct connection);
-	__type(value, __u8);
+	__type(value, struct exemption);
 } exempt SEC(".maps");
 
 /* Connections steered while older ones are being destroyed: they look the same in
@@ -91,7 +92,6 @@ static __always_inline void read_connection(struct bpf_sk_lookup *ctx, struct co
 	}
 	to->remote_port = bpf_ntohs(ctx->remote_port);
 	to->local_port = ctx->local_port;
-	to->ingress_ifindex = ctx->ingress_ifindex;
 	to->family = ctx->family;
 }
 
@@ -115,6 +115,7 @@ int steer(struct bpf_sk_lookup *ctx)
 {
 	__u32 zero = 0, index = ctx->family == AF_INET ? GATE_IP4 : GATE_IP6;
 	struct connection connection;
+	struct exemption *exemption;
 	struct settings *set;
 	struct bpf_sock *sk;
 	__u8 noted = 1;
@@ -129,8 +130,12 @@ int steer(struct bpf_sk_lookup *ctx)
 		return SK_PASS;
 
 	read_connection(ctx, &connection);
-	if (bpf_map_lookup_elem(&exempt, &connection))
+	exemption = bpf_map_lookup_elem(&exempt, &connection);
+	if (exemption && (ctx->ingress_ifindex == LOOPBACK_IFINDEX ||
+			  ctx->ingress_ifindex == exemption->interface)) {
+		exemption->used = 1;
 		return count(OUTCOME_EXEMPT, SK_PASS);
+	}
 
 	sk = bpf_map_lookup_elem(&gate, &index);
 	if (!sk)

@@ -26,8 +26,17 @@ struct connection {
 	__u32 local_ip[4];
 	__u16 remote_port;
 	__u16 local_port;
-	__u32 ingress_ifindex;
 	__u32 family;
+};
+
+/* One of the gate's own connections to the server while it is made. It must come by
+ * the loopback interface or by `interface`: the one that has the address, which is
+ * what the kernel reports for packets to an address of its own (ip_route_output:
+ * orig_oif; ipv6_rcv: iif).
+ */
+struct exemption {
+	__u32 interface;
+	__u32 used; /* set by the program: the connection did pass */
 };
 
 /* Index of the map `counters`; a lookup is counted once. */

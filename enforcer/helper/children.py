@@ -18,7 +18,7 @@ from typing import NoReturn
 from enforcer.privilege import confine
 from enforcer.privilege.confine import Confinement
 
-Prepare = Callable[[], Callable[[], None]]
+Prepare = Callable[[], Callable[[], int | None]]
 """What a child runs: imports and loads as root, before any foreign byte, and returns what to run once it is confined."""
 
 
@@ -77,8 +77,7 @@ def _be(name: str, prepare: Prepare, confinement: Confinement, keep: tuple[int, 
         confine.begin(name, parent, keep)
         run = prepare()
         confine.finish(confinement, parent)
-        run()
-        code = 0
+        code = run() or 0
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
     except BaseException:  # a forked child must not unwind into its parent's stack

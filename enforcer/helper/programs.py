@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from enforcer.inherited import Inherited
 from escrow.scanner_settings import ScannerSettings
 
-Run = Callable[[], None]
+Run = Callable[[], int | None]
+"""What runs confined; its exit code."""
 
 
 def daemon(inherited: Inherited) -> Run:
@@ -28,7 +29,10 @@ def worker(settings: ScannerSettings, channel: socket.socket) -> Run:
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """Each is called in the child while it is still root, and returns what runs confined."""
+    """Each is called in the child while it is still root, and returns what runs confined.
+
+    An event loop is made in the latter: uvloop's would have an io_uring from before, which seccomp does not let it use.
+    """
 
     daemon: Callable[[Inherited], Run] = daemon
     worker: Callable[[ScannerSettings, socket.socket], Run] = worker

@@ -36,6 +36,8 @@ log = logging.getLogger("holdfast.helper")
 
 FIRST_RESTART_S = 1.0
 LAST_RESTART_S = 30.0
+CLOSED_S = 1.0
+"""How long a daemon that closed its channel may take to end."""
 HEALTHY_S = 60.0
 """A process that lived this long starts its backoff anew."""
 
@@ -94,7 +96,7 @@ class Session:
         await asyncio.wait({self.end}, timeout=grace_s)
         if not self.end.done():
             log.warning("the daemon did not end within %g s and is killed", grace_s)
-            self.child.kill()
+            self._kill()
             await self.end
 
     async def _keep_worker(self, prepare: Callable[[socket.socket], Prepare]) -> None:
@@ -125,8 +127,11 @@ class Session:
             return
         except (OSError, wire.Malformed) as error:
             return self._distrust(str(error))
-        if packet is None:  # closed without ending: it can do nothing any more
-            return self._distrust("it closed its channel")
+        if packet is None:  # it is ending; if it is not, it can do nothing any more
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._channel.fileno())
+            loop.call_later(CLOSED_S, self._kill)
+            return
         data, descriptors = packet
         if descriptors:
             wire.close(descriptors)
@@ -162,7 +167,11 @@ class Session:
     def _distrust(self, why: str) -> None:
         log.error("the daemon is killed: %s", why)
         asyncio.get_running_loop().remove_reader(self._channel.fileno())
-        self.child.kill()
+        self._kill()
+
+    def _kill(self) -> None:
+        if not self._over:
+            self.child.kill()
 
     def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)

@@ -119,7 +119,8 @@ def _make_state_dir(path: Path) -> None:
         raise NotUsable(f"the state folder {path} is not a folder")
     if found.st_uid != daemon.uid:
         if any(path.iterdir()):
-            raise NotUsable(f"the state folder {path} belongs to user {found.st_uid}; the daemon runs as {daemon.uid} (chown -R {daemon.uid}:{daemon.gid} {path})")
+            needed = f"the daemon runs as {daemon.uid} (chown -R {daemon.uid}:{daemon.gid} {path})"
+            raise NotUsable(f"the state folder {path} belongs to user {found.st_uid}; {needed}")
         os.chown(path, daemon.uid, daemon.gid)
     path.chmod(0o700)
 

@@ -152,7 +152,7 @@ class Supervisor:
                 self._start_workers(session)
             else:
                 _close(gate)
-                session.child.kill()
+                await session.stop(0)
 
     async def _stopped(self, end: asyncio.Task[str] | None = None, timeout_s: float | None = None) -> bool:
         """Wait for the stop, for a daemon's end, or so long; whether it is the stop."""
@@ -165,6 +165,8 @@ class Supervisor:
         """Steer to these, and keep no copy: with the daemon, the last one goes, and connections are refused."""
         self._steering.open_gate(gate)
         _close(gate)
+        if not self._steering.gate_is_open():
+            log.error("the daemon accepts, it says, but has closed its listeners: connections are refused")
 
     def _fork_daemon(self) -> tuple[Session, tuple[socket.socket, ...]]:
         plan = self._plan

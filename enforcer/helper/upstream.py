@@ -49,27 +49,29 @@ class Opener:
             local, remote = ipaddress.ip_address(asked.local), ipaddress.ip_address(asked.remote)
         except ValueError:
             return UpstreamFailed(id=asked.id, kind="denied", text="no address")
-        scoped = remote.version == 6 and remote.is_link_local
-        scope = asked.scope if scoped else 0
-        if local.version != remote.version or not all(route.is_local(self._routes, each, scope) for each in {local, remote}):
+        scope = asked.scope if remote.version == 6 and remote.is_link_local else 0
+        interface = route.local_interface(self._routes, remote, scope)
+        if interface is None or local.version != remote.version or route.local_interface(self._routes, local, scope) is None:
             return UpstreamFailed(id=asked.id, kind="denied", text="not an address of the guarded namespace")
         family = socket.AF_INET if local.version == 4 else socket.AF_INET6
         opened = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             # A port of our own from here on (no IP_BIND_ADDRESS_NO_PORT): the exemption names it.
             opened.bind(_name(str(local), 0, family, scope))
-            # What is sent to a link-local address of our own counts as arriving by its interface (net/ipv6/ip6_input.c), not by lo.
-            interface = scope or steer.LOOPBACK_IFINDEX
-            key = steer.connection(local, opened.getsockname()[1], remote, self._port, interface)
-            self._steering.exempt(key)
+            key = steer.connection(local, opened.getsockname()[1], remote, self._port)
+            self._steering.exempt(key, interface)
+            passed = False
             try:
                 async with asyncio.timeout(self._connect_s):
                     await asyncio.get_running_loop().sock_connect(opened, _name(str(remote), self._port, family, scope))
             finally:
-                self._steering.end_exemption(key)
+                passed = self._steering.end_exemption(key)
         except BaseException:
             opened.close()
             raise
+        if not passed:  # steered back to the gate: without this, it would speak to itself for ever
+            opened.close()
+            return UpstreamFailed(id=asked.id, kind="refused", text="the connection did not reach the server")
         return opened
 
 

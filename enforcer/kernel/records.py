@@ -34,12 +34,17 @@ class Connection(ctypes.Structure):
         ("local_ip", ctypes.c_uint32 * 4),
         ("remote_port", ctypes.c_uint16),
         ("local_port", ctypes.c_uint16),
-        ("ingress_ifindex", ctypes.c_uint32),
         ("family", ctypes.c_uint32),
     )
 
 
-RECORDS: dict[str, type[ctypes.Structure]] = {"settings": Settings, "connection": Connection}
+class Exemption(ctypes.Structure):
+    """struct exemption."""
+
+    _fields_ = (("interface", ctypes.c_uint32), ("used", ctypes.c_uint32))
+
+
+RECORDS: dict[str, type[ctypes.Structure]] = {"settings": Settings, "connection": Connection, "exemption": Exemption}
 
 Layout = tuple[int, tuple[tuple[str, int], ...]]
 """Size in bytes, and (member, offset in bytes) in order."""

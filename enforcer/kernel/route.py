@@ -1,4 +1,4 @@
-"""Which addresses belong to the namespace itself: asked of its routing table, so that nobody has to keep a list."""
+"""Which addresses belong to the namespace itself, and to which interface: asked of its routing table, so that nobody has to keep a list."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import struct
 from enforcer.kernel import netlink
 
 _RTM_GETROUTE = 26
+_RTM_F_FIB_MATCH = 0x2000  # the entry itself, whose interface is the address's; without, all local routes lead to lo
 _RTA_DST = 1
 _RTA_OIF = 4
 _RTN_LOCAL = 2
@@ -21,17 +22,22 @@ def open_socket() -> socket.socket:
     return netlink.open_socket(netlink.NETLINK_ROUTE)
 
 
-def is_local(through: socket.socket, address: Address, ifindex: int = 0) -> bool:
-    """Whether packets to `address` are delivered in the namespace `through` was opened in.
+def local_interface(through: socket.socket, address: Address, scope: int = 0) -> int | None:
+    """The interface that has `address`, in the namespace `through` was opened in; None where it is nobody's there.
 
-    ifindex: the interface of a link-local address.
+    scope: the interface of a link-local address.
     """
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    body = _RTMSG.pack(family, address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0) + netlink.attribute(_RTA_DST, address.packed)
-    if ifindex:
-        body += netlink.attribute(_RTA_OIF, struct.pack("=I", ifindex))
+    body = _RTMSG.pack(family, address.max_prefixlen, 0, 0, 0, 0, 0, 0, _RTM_F_FIB_MATCH) + netlink.attribute(_RTA_DST, address.packed)
+    if scope:
+        body += netlink.attribute(_RTA_OIF, struct.pack("=I", scope))
     try:
         answers = netlink.request(through, _RTM_GETROUTE, 0, body)
     except netlink.NetlinkError:  # no route
-        return False
-    return bool(answers) and _RTMSG.unpack_from(answers[0])[7] == _RTN_LOCAL
+        return None
+    if not answers or _RTMSG.unpack_from(answers[0])[7] != _RTN_LOCAL:
+        return None
+    for kind, value in netlink.attributes(answers[0][_RTMSG.size :]):
+        if kind == _RTA_OIF:
+            return int(struct.unpack("=I", value)[0])
+    return None

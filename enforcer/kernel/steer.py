@@ -23,9 +23,6 @@ from enforcer.kernel.namespace import Namespace
 from enforcer.kernel.sockdiag import Tcp
 
 OBJECT = Path(__file__).parent / "objects" / "steer.bpf.o"
-LOOPBACK_IFINDEX = 1
-"""Of `lo` in every network namespace (net/core/dev.h: the first interface registered; drivers/net/loopback.c insists on it)."""
-
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _ZERO = struct.pack("=I", 0)
@@ -44,13 +41,12 @@ class Counters:
     unassignable: int
 
 
-def connection(remote: Address, remote_port: int, local: Address, local_port: int, ifindex: int = LOOPBACK_IFINDEX) -> bytes:
+def connection(remote: Address, remote_port: int, local: Address, local_port: int) -> bytes:
     """A map key: one connection as the server's end sees it."""
     key = records.Connection()
     key.remote_ip[:] = struct.unpack("=4I", remote.packed.ljust(16, b"\0"))
     key.local_ip[:] = struct.unpack("=4I", local.packed.ljust(16, b"\0"))
     key.remote_port, key.local_port = remote_port, local_port
-    key.ingress_ifindex = ifindex
     key.family = socket.AF_INET if local.version == 4 else socket.AF_INET6
     return bytes(key)
 
@@ -87,6 +83,10 @@ class Steering:
         """From here on, new connections go to these. The kernel forgets each as soon as it is closed."""
         for listener in listeners:
             libbpf.map_update(self._maps["gate"], _GATE_KEYS[socket.AddressFamily(listener.family)], struct.pack("=Q", listener.fileno()))
+
+    def gate_is_open(self) -> bool:
+        """Whether any of them still listens."""
+        return any(libbpf.map_lookup(self._maps["gate"], key, 8) for key in _GATE_KEYS.values())
 
     def attach(self) -> bool:
         """Take over the pinned link, or attach and pin; whether a link was taken over.
@@ -129,15 +129,18 @@ class Steering:
 
     def not_steered(self, listed: list[Tcp]) -> list[Tcp]:
         """Those that were not noted. To be asked after they were listed, so that none is new and not noted yet."""
-        noted = {_without_interface(key) for key in libbpf.map_keys(self._maps["steered"], ctypes.sizeof(records.Connection))}
-        return [each for each in listed if _without_interface(connection(each.remote, each.remote_port, each.local, each.local_port)) not in noted]
+        noted = set(libbpf.map_keys(self._maps["steered"], ctypes.sizeof(records.Connection)))
+        return [each for each in listed if connection(each.remote, each.remote_port, each.local, each.local_port) not in noted]
 
-    def exempt(self, key: bytes) -> None:
-        """Let one connection (see `connection`) through to the server. Raises BpfError (E2BIG: too many at once)."""
-        libbpf.map_update(self._maps["exempt"], key, b"\1")
+    def exempt(self, key: bytes, interface: int) -> None:
+        """Let one connection (see `connection`) through to the server, if it comes by lo or `interface`. Raises BpfError."""
+        libbpf.map_update(self._maps["exempt"], key, bytes(records.Exemption(interface, 0)))
 
-    def end_exemption(self, key: bytes) -> None:
+    def end_exemption(self, key: bytes) -> bool:
+        """Whether the connection passed by it: if not, whatever was connected is not the server."""
+        raw = libbpf.map_lookup(self._maps["exempt"], key, ctypes.sizeof(records.Exemption))
         libbpf.map_delete(self._maps["exempt"], key)
+        return raw is not None and bool(records.Exemption.from_buffer_copy(raw).used)
 
     def counters(self) -> Counters:
         """Summed over all CPUs."""
@@ -198,9 +201,3 @@ class Steering:
 
     def _write_settings(self) -> None:
         libbpf.map_update(self._maps["settings"], _ZERO, bytes(self._settings))
-
-
-def _without_interface(key: bytes) -> bytes:
-    record = records.Connection.from_buffer_copy(key)
-    record.ingress_ifindex = 0
-    return bytes(record)

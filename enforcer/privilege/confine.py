@@ -58,8 +58,7 @@ def begin(name: str, parent: int, keep: Iterable[int]) -> None:
     capabilities.empty_bounding_set()
     jail.own_namespaces()
     # Threads that a numeric library starts at its import would only cost: each worker is one of several processes.
-    for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
-        os.environ[variable] = "1"
+    os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
 
 
 def finish(confinement: Confinement, parent: int) -> None:
@@ -93,7 +92,8 @@ def _die_with(parent: int) -> None:
 def _close_all_but(kept: set[int]) -> None:
     lowest = 0
     for fd in sorted(kept):
-        os.closerange(lowest, fd)
+        if lowest < fd:  # closerange(0, 0) closes everything
+            os.closerange(lowest, fd)
         lowest = fd + 1
     os.closerange(lowest, 1 << 20)
 

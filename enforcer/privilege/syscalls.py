@@ -26,17 +26,18 @@ _BASE = _words("""
     rt_sigaction rt_sigprocmask rt_sigreturn rt_sigtimedwait sigaltstack restart_syscall
     futex sched_yield sched_getaffinity sched_setaffinity getcpu set_robust_list rseq set_tid_address exit exit_group
     nanosleep clock_nanosleep clock_gettime clock_getres gettimeofday time
-    epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 eventfd2 poll ppoll select pselect6 timerfd_create timerfd_settime timerfd_gettime setitimer getitimer
+    epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 eventfd2 poll ppoll select pselect6
+    timerfd_create timerfd_settime timerfd_gettime setitimer getitimer
     recvfrom recvmsg sendto sendmsg shutdown getsockopt setsockopt getsockname getpeername
     getrandom getpid gettid getppid getuid geteuid getgid getegid getresuid getresgid getrusage sysinfo uname
 """)  # reading and writing what is open, memory, threads, time, waiting, sockets already there, who am I
 
 _DAEMON = _words("""
-    accept accept4 sendfile
+    accept accept4 listen sendfile
     open openat stat lstat newfstatat statx statfs fstatfs access faccessat faccessat2 readlink readlinkat getdents64 getcwd
     unlink unlinkat rename renameat renameat2 mkdir mkdirat rmdir ftruncate fallocate fadvise64 fsync fdatasync sync_file_range
     pwrite64 pwritev flock fchmod chmod utimensat umask
-""")  # accepting clients; files, of which its root holds only the installation, /state and /tmp
+""")  # accepting clients (event loops call listen again); files, of which its root holds only the installation, /state and /tmp
 
 _DEADLY = _words("""
     execve execveat ptrace process_vm_readv process_vm_writev pidfd_getfd kcmp bpf perf_event_open userfaultfd
