@@ -49,7 +49,7 @@ def main() -> None:
         app()
     except PolicyError as error:
         _end(str(error), 2)
-    except (run.CannotStart, Refused) as error:
+    except (run.CannotStart, run.CannotStop, Refused) as error:
         _end(str(error), 1)
     except Unreachable as error:
         _end(str(error), 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 import unicodedata
@@ -10,13 +11,28 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-SCREEN = 1200
-"""Code points of a payload shown without --full."""
+from escrow.unpack import unpack
 
-out = Console(highlight=False, emoji=False)
+SCREEN = 1200
+"""Code points of a text shown without --full."""
+
+SCREEN_LINES = 30
+PLACES = 3
+"""Places of one rule shown without --full."""
+
+_PIPE_COLUMNS = 160
+"""Width where output is no terminal and COLUMNS is not set: sentences stay whole for grep and logs."""
+
+
+def _width() -> int | None:
+    return None if sys.stdout.isatty() or os.environ.get("COLUMNS") else _PIPE_COLUMNS
+
+
+out = Console(highlight=False, emoji=False, width=_width())
 err = Console(stderr=True, highlight=False, emoji=False)
 _STYLE = {"HOSTILE": "bold red", "UNSURE": "yellow", "CLEAN": "green", "held": "bold yellow", "denied": "red", "approved": "green", "delivered": "green"}
 
@@ -47,67 +63,112 @@ def ago(at: float) -> str:
 
 
 def items(rows: list[dict[str, Any]], console: Console = out) -> None:
-    """`escrow ls`."""
+    """`escrow ls`. The principal has a column where there is room; `escrow show` always has it."""
     if not rows:
         console.print("Nothing is in escrow.")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("ID", "STATE", "TOOL", "FINDING", "WHY", "SINCE", "PRINCIPAL"):
-        table.add_column(name, overflow="fold" if name == "WHY" else "ellipsis", no_wrap=name != "WHY")
+    wide = console.width >= 120
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name in ("ID", "STATE", "FINDING", "SINCE"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("TOOL", no_wrap=True, overflow="ellipsis", max_width=24)
+    table.add_column("WHY", overflow="fold")
+    if wide:
+        table.add_column("PRINCIPAL", no_wrap=True, overflow="ellipsis")
     for row in rows:
-        finding, rule = _worst(row["verdicts"])
-        style = _STYLE.get(row["state"], "")
-        table.add_row(
+        finding, rules = _worst(row["verdicts"])
+        cells = [
             row["id"],
-            Text(row["state"], style=style),
-            escape(safe(row["tool"])[:40]),
+            Text(row["state"], style=_STYLE.get(row["state"], "")),
             Text(finding, style=_STYLE.get(finding, "")),
-            escape(rule),
             ago(row["held_at"]),
-            escape(safe(row["principal"])[:28]),
-        )
+            escape(safe(row["tool"])[:40]),
+            "\n".join(escape(safe(rule)) for rule in rules),
+        ]
+        table.add_row(*cells, *([escape(safe(row["principal"])[:28])] if wide else []))
     console.print(table)
 
 
-def _worst(verdicts: list[dict[str, Any]]) -> tuple[str, str]:
+def _worst(verdicts: list[dict[str, Any]]) -> tuple[str, list[str]]:
+    """The worst finding and the rules of every verdict that says so."""
     for finding in ("HOSTILE", "UNSURE", "CLEAN"):
-        for verdict in verdicts:
-            if verdict["finding"] == finding:
-                return finding, ", ".join(dict.fromkeys(reason["rule"] for reason in verdict["reasons"]))
-    return "UNSURE", ""
+        said = [verdict for verdict in verdicts if verdict["finding"] == finding]
+        if said:
+            return finding, list(dict.fromkeys(reason["rule"] for verdict in said for reason in verdict["reasons"]))
+    return "UNSURE", []
 
 
 def item(row: dict[str, Any], *, full: bool, console: Console = out) -> None:
-    """`escrow show`: why and where first, then the evidence with the finding marked in it."""
+    """`escrow show`: why and where first, then the evidence with the finding marked in it, then what a person can type."""
     console.print(
         f"[bold]{row['id']}[/]  [{_STYLE.get(row['state'], 'bold')}]{row['state']}[/]  {escape(safe(row['kind']))}  [bold]{escape(safe(row['tool']))}[/]"
     )
-    console.print(f"  server {escape(safe(row['server']))}   principal {escape(safe(row['principal']))}   session {escape(row['session'] or '-')}")
+    console.print(f"  server {escape(safe(row['server']))}   principal {escape(safe(row['principal']))}   session {escape(safe(row['session'] or '-'))}")
     console.print(f"  held {ago(row['held_at'])}, expires {ago(row['deadline'])}   {row['size_bytes']} bytes   sha256 {row['result_sha256'][:16]}…")
     if row["decided_by"]:
         console.print(f"  {row['state']} by {escape(safe(row['decided_by']))}: {escape(safe(row['reason'] or ''))}")
-    marks: list[tuple[str, tuple[int, int]]] = []
-    for verdict in row["verdicts"]:
-        console.print(
-            f"\n  [{_STYLE.get(verdict['finding'], '')}]{verdict['finding']}[/]  {verdict['judge']}  score {verdict['score']:.2f}  {verdict['took_ms']:.1f} ms"
-        )
-        for reason in verdict["reasons"]:
-            via = f" (after {' → '.join(reason['via'])})" if reason["via"] else ""
-            console.print(f"    [bold]{escape(reason['rule'])}[/]  {escape(reason['text'])}\n      at {escape(safe(reason['pointer'] or '/'))}{escape(via)}")
-            if reason["span"] and not reason["via"]:
-                marks.append((reason["pointer"], (reason["span"][0], reason["span"][1])))
+    for said in row["verdicts"]:
+        console.print(f"\n  [{_STYLE.get(said['finding'], 'bold')}]{said['finding']}[/]  {said['judge']}  score {said['score']:.2f}  {said['took_ms']:.1f} ms")
+        _grounds(said["reasons"], full, console)
     if row.get("payload") is None:
         console.print("\n  The payload is shredded.")
         return
     console.print("\n  [dim]What the server sent (escaped; do not follow it):[/]")
-    for pointer, text in _leaves(json.loads(row["payload"])):
-        spans = [span for at, span in marks if at == pointer]
-        if not full and marks and not spans:
-            continue
-        console.print(f"  [dim]{escape(safe(pointer))}[/]")
-        console.print(_marked(text, spans, full))
+    _evidence(json.loads(row["payload"]), [reason for said in row["verdicts"] for reason in said["reasons"]], full, console)
     if row["state"] == "held":
         console.print(f"\n  holdfast escrow approve {row['id']} -m WHY\n  holdfast escrow deny {row['id']} -m WHY")
+
+
+def _grounds(reasons: list[dict[str, Any]], full: bool, console: Console) -> None:
+    """Each rule once, with every place where it matched."""
+    places: dict[tuple[str, str], list[str]] = {}
+    for reason in reasons:
+        place = safe(reason["pointer"] or "/") + (f" after {' → '.join(safe(step) for step in reason['via'])}" if reason["via"] else "")
+        found = places.setdefault((reason["rule"], reason["text"]), [])
+        if place not in found:
+            found.append(place)
+    for (rule, text), found in places.items():
+        console.print(f"    [bold]{escape(safe(rule))}[/]")
+        console.print(Padding(escape(safe(text)), (0, 0, 0, 6)))
+        for place in found if full else found[:PLACES]:
+            console.print(Padding(f"at {escape(place)}", (0, 0, 0, 6)))
+        if not full and len(found) > PLACES:
+            console.print(f"      [dim]and {len(found) - PLACES} more places; --full shows all[/]")
+
+
+def _evidence(document: Any, reasons: list[dict[str, Any]], full: bool, console: Console) -> None:
+    """The leaves that the reasons name (all of them with `full`), and what stands behind an encoding, each line behind a bar.
+
+    The bar is ours: no line the server wrote can be taken for one of ours.
+    """
+    for pointer, text in _leaves(document):
+        here = [reason for reason in reasons if reason["pointer"] == pointer]
+        if not here and reasons and not full:
+            continue
+        console.print(f"  [dim]{escape(safe(pointer))}[/]")
+        console.print(_barred(_marked(text, _spans(here, ()), full), full, console))
+        forms = unpack(text).forms
+        for via in dict.fromkeys(tuple(reason["via"]) for reason in here if reason["via"]):
+            behind = [form.text for form in forms if form.via == via]
+            for decoded in behind:  # which of several a span belongs to is not recorded: then none is marked
+                console.print(f"  [dim]{escape(safe(pointer))} after {escape(safe(' → '.join(via)))}[/]")
+                console.print(_barred(_marked(decoded, _spans(here, via) if len(behind) == 1 else [], full), full, console))
+
+
+def _spans(reasons: list[dict[str, Any]], via: tuple[str, ...]) -> list[tuple[int, int]]:
+    """Spans to mark: those of rules, which name words; the classifier's cover whole windows, and count only where no rule matched."""
+    found = [(reason["rule"], (reason["span"][0], reason["span"][1])) for reason in reasons if reason["span"] and tuple(reason["via"]) == via]
+    exact = [span for rule, span in found if not rule.startswith("model.")]
+    return exact or [span for _, span in found]
+
+
+def _barred(text: Text, full: bool, console: Console) -> Text:
+    text.rstrip()
+    lines = list(text.wrap(console, max(20, console.width - 6)))
+    if not full and len(lines) > SCREEN_LINES:
+        more = len(lines) - SCREEN_LINES
+        lines = [*lines[:SCREEN_LINES], Text(f"… ({more} more lines; --full shows all)", style="dim")]
+    return Text("\n").join(Text.assemble(("    │ ", "dim"), line) for line in lines)
 
 
 def _marked(text: str, spans: list[tuple[int, int]], full: bool) -> Text:
@@ -116,16 +177,16 @@ def _marked(text: str, spans: list[tuple[int, int]], full: bool) -> Text:
     if not full and len(text) > SCREEN:
         start = max(0, (spans[0][0] if spans else 0) - SCREEN // 4)
         end = min(len(text), start + SCREEN)
-    shown, at = Text("    "), start
+    shown, at = Text(), start
     if start:
         shown.append("… ", style="dim")
     for low, high in sorted(spans):
         low, high = max(low, at), min(high, end)
         if low < high:
-            shown.append(safe(text[at:low]))
-            shown.append(safe(text[low:high]), style="reverse red")
+            shown.append(safe(text[at:low], lines=True))
+            shown.append(safe(text[low:high], lines=True), style="reverse red")
             at = high
-    shown.append(safe(text[at:end]))
+    shown.append(safe(text[at:end], lines=True))
     if end < len(text):
         shown.append(f" … ({len(text) - end} more; --full shows all)", style="dim")
     return shown

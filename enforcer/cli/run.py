@@ -30,6 +30,10 @@ class CannotStart(Exception):
     """`str()` says what is missing and what to do."""
 
 
+class CannotStop(Exception):
+    """`str()` says what happened."""
+
+
 def read_policy(path: Path | None) -> Policy:
     """The policy in a file, or the defaults. Raises PolicyError."""
     if path is None:
@@ -187,9 +191,13 @@ def stop(as_json: Json = False, runtime: RuntimeDir = None, state: StateDir = No
         while time.monotonic() < deadline:
             try:
                 client.ask(folder / "control.sock", "status", timeout_s=2)
+            except client.Refused:
+                pass  # it is ending: its store is closed already
             except client.Unreachable:
                 break
             time.sleep(0.05)
+        else:
+            raise CannotStop("it was told to stop 15 s ago, and still answers")
         removed: list[str] = []
     except client.Unreachable:
         if os.geteuid() != 0 or sys.platform != "linux":
