@@ -62,6 +62,7 @@ class Session:
         self._tasks: set[asyncio.Task[None]] = set()
         self._worker_number = 0
         self._over = False
+        self._stopping = False
         asyncio.get_running_loop().add_reader(channel.fileno(), self._readable)
         self.end: asyncio.Task[str] = asyncio.get_running_loop().create_task(self._until_end())
         """Done when the daemon has ended and all that was its is taken down; how it ended."""
@@ -92,6 +93,7 @@ class Session:
 
     async def stop(self, grace_s: float) -> None:
         """Ask the daemon to end; kill it if it does not."""
+        self._stopping = True
         self.tell(Stop())
         await asyncio.wait({self.end}, timeout=grace_s)
         if not self.end.done():
@@ -115,6 +117,8 @@ class Session:
                 child.kill()
                 await asyncio.shield(child.ended())
                 raise
+            if self._stopping:
+                return
             self.tell(WorkerEnded(worker=number))
             delay_s = next_delay(delay_s, loop.time() - started_at)
             log.warning("scanner worker %d ended: %s; another starts in %g s", number, how, delay_s)
@@ -125,8 +129,10 @@ class Session:
             packet = wire.receive(self._channel)
         except BlockingIOError:
             return
-        except (OSError, wire.Malformed) as error:
+        except wire.Malformed as error:
             return self._distrust(str(error))
+        except OSError:  # it ended before it read everything
+            packet = None
         if packet is None:  # it is ending; if it is not, it can do nothing any more
             loop = asyncio.get_running_loop()
             loop.remove_reader(self._channel.fileno())

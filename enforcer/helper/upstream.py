@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import socket
 
 from enforcer.helper.messages import OpenUpstream, UpstreamFailed
@@ -38,7 +39,7 @@ class Opener:
         except TimeoutError:
             return UpstreamFailed(id=asked.id, kind="timeout", text="the server did not accept the connection in time")
         except OSError as error:
-            return UpstreamFailed(id=asked.id, kind="refused", text=f"no connection to the server: {error.strerror or 'unknown error'}")
+            return UpstreamFailed(id=asked.id, kind="refused", text=f"no connection to the server: {_reason(error)}")
         except KernelError:
             return UpstreamFailed(id=asked.id, kind="busy", text="the connection could not be exempted from steering")
         finally:
@@ -49,8 +50,10 @@ class Opener:
             local, remote = ipaddress.ip_address(asked.local), ipaddress.ip_address(asked.remote)
         except ValueError:
             return UpstreamFailed(id=asked.id, kind="denied", text="no address")
-        scope = asked.scope if remote.version == 6 and remote.is_link_local else 0
-        interface = route.local_interface(self._routes, remote, scope)
+        scoped = remote.version == 6 and remote.is_link_local
+        interface = route.local_interface(self._routes, remote, asked.scope if scoped else 0)
+        # An accepted socket knows its interface only where the client's address is link-local too.
+        scope = interface if scoped and interface else 0
         if interface is None or local.version != remote.version or route.local_interface(self._routes, local, scope) is None:
             return UpstreamFailed(id=asked.id, kind="denied", text="not an address of the guarded namespace")
         family = socket.AF_INET if local.version == 4 else socket.AF_INET6
@@ -77,3 +80,8 @@ class Opener:
 
 def _name(address: str, port: int, family: int, scope: int) -> tuple[str, int] | tuple[str, int, int, int]:
     return (address, port) if family == socket.AF_INET else (address, port, 0, scope)
+
+
+def _reason(error: OSError) -> str:
+    """The kernel's words: asyncio puts its own, with the address, in `strerror`."""
+    return os.strerror(error.errno) if error.errno else "unknown error"
