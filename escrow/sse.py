@@ -40,6 +40,7 @@ class Reader:
         self._max = max_event_bytes
         self._buffer = bytearray()
         self._started = False
+        self._searched = 0
         self._clear()
 
     def _clear(self) -> None:
@@ -65,7 +66,7 @@ class Reader:
             self._started = True
         events: list[Event] = []
         at = 0
-        while (found := _LINE.search(self._buffer, at)) is not None:
+        while (found := _LINE.search(self._buffer, max(at, self._searched))) is not None:
             if found.group() == b"\r" and found.end() == len(self._buffer):
                 break  # a LF may follow
             line = bytes(self._buffer[at : found.start()])
@@ -76,6 +77,7 @@ class Reader:
                 events.append(Event(self._name or "message", b"\n".join(self._data), self._id, self._retry))
                 self._clear()
         del self._buffer[:at]
+        self._searched = max(0, len(self._buffer) - 1)  # a line of many chunks is searched once; a CR may stand at its end
         if len(self._buffer) + self._size > self._max:
             raise EventTooLarge("an event passes the bound")
         return events

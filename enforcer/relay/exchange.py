@@ -283,6 +283,8 @@ class Exchange:
             raise BadMessage(str(error)) from None
         if self._passes():
             return None, await self._send(head.status, headers, body) and self.head.keep_alive
+        if head.status == 202:  # "Accepted", say servers of the HTTP+SSE pair; the status says it, and nobody reads the words
+            return None, await self._send(202, tuple((n, v) for n, v in headers if n != b"content-type"), b"") and self.head.keep_alive
         if head.status >= 400:
             ours = b'{"error":"The guarded server answered with an error that is not MCP; Holdfast does not pass its text on."}'
             kept = tuple((n, v) for n, v in headers if n in (b"www-authenticate", b"allow", b"retry-after", b"mcp-session-id"))

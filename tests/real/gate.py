@@ -21,8 +21,14 @@ WAIT_S = 20
 
 POLICY = """
 [escrow]
-claim_after_s = 2
+claim_after_s = 1
+
+[scanner]
+unsure_at = 1
+hostile_at = 1
 """
+"""Claims come soon, and the rules alone decide: these tests are about the gate, so what is hostile here must not depend on a classifier's
+thresholds, which have tests and a benchmark of their own."""
 
 
 @dataclass(slots=True)

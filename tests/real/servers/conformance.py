@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
+import struct
+import wave
+import zlib
 from typing import Any
 
 import anyio
@@ -13,8 +17,30 @@ from pydantic import BaseModel, Field
 from tests.real.servers.sdk import Context
 from tests.real.servers.tools import PoisonedServer
 
-PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8DwHwAFBQIAX8jx0gAAAABJRU5ErkJggg=="
-WAV = "UklGRiYAAABXQVZFZm10IBAAAAABAAEAQB8AAAB9AAACABAAZGF0YQIAAAA="
+
+def _png() -> bytes:
+    """One red pixel (PNG, sections 5 and 11: a length, a type, the data, a CRC of both)."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0\xff\0\0")) + chunk(b"IEND", b"")
+
+
+def _wav() -> bytes:
+    """A hundredth of a second of silence."""
+    made = io.BytesIO()
+    with wave.open(made, "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(8000)
+        sound.writeframes(bytes(160))
+    return made.getvalue()
+
+
+PNG = base64.b64encode(_png()).decode()
+WAV = base64.b64encode(_wav()).decode()
 EMBEDDED = {"uri": "test://embedded-resource", "mimeType": "text/plain", "text": "This is an embedded resource content."}
 IMAGE = {"type": "image", "data": PNG, "mimeType": "image/png"}
 

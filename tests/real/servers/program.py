@@ -31,9 +31,7 @@ def application(state: State, serve: str, *, json_response: bool, stateless: boo
         return server.sse_app()
     if not MODERN:
         return server.streamable_http_app()
-    return server.streamable_http_app(
-        json_response=json_response, stateless_http=stateless, event_store=MemoryEvents(), retry_interval=RETRY_MS
-    )
+    return server.streamable_http_app(json_response=json_response, stateless_http=stateless, event_store=MemoryEvents(), retry_interval=RETRY_MS)
 
 
 def main() -> None:
