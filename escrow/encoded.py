@@ -7,7 +7,6 @@ A decoder gives what it found and where the encoded run stands, so that redactio
 from __future__ import annotations
 
 import binascii
-import codecs
 import html
 import re
 from dataclasses import dataclass
@@ -38,6 +37,9 @@ _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,
 _ESCAPE = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|u\{([0-9A-Fa-f]{1,6})\}|U([0-9A-Fa-f]{8})|x([0-9A-Fa-f]{2}))")
 _SPACED = re.compile(r"(?<![A-Za-z])[A-Za-z](?:[ ._*|-]{1,6}[A-Za-z]){6,}(?![A-Za-z])")
 _ROT13 = re.compile(r"\b(?:gur|naq|lbh|vtaber|nyy|cyrnfr|vafgehpgvbaf?|frpergf?|hfre|gb|sebz)\b", re.IGNORECASE)
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+# A table of ours: the codec of that name is imported on first use, which a worker in its jail cannot do.
+_ROT13_TABLE = str.maketrans(_LETTERS + _LETTERS.upper(), (_LETTERS[13:] + _LETTERS[:13]) + (_LETTERS[13:] + _LETTERS[:13]).upper())
 _REVERSED = re.compile(r"\b(?:eht|dna|uoy|erongi|lla|esaelp|snoitcurtsni|terces|resu|morf|ruoy)\b", re.IGNORECASE)
 _LEET = re.compile(r"(?<![\w@$+/\\%&#])(?=[A-Za-z]{0,8}[013457@$])(?=[013457@$]{0,8}[A-Za-z])[A-Za-z013457@$]{2,16}(?![\w@$+/=])")
 _LEET_TABLE = str.maketrans("013457@$", "oieastas")
@@ -63,7 +65,7 @@ def decode(text: str) -> list[Decoded]:
     for match in _SPACED.finditer(text):
         found.append(Decoded("spaced", _close_up(match.group()), match.start(), match.end()))
     if len(_ROT13.findall(text)) >= 2:
-        found.append(Decoded("rot13", codecs.encode(text, "rot13"), 0, len(text)))
+        found.append(Decoded("rot13", text.translate(_ROT13_TABLE), 0, len(text)))
     if len(_REVERSED.findall(text)) >= 2:
         found.append(Decoded("reversed", text[::-1], 0, len(text)))
     if len(_LEET.findall(text)) >= 3:

@@ -18,7 +18,13 @@ def spawn_local(settings: ScannerSettings) -> tuple[socket.socket, subprocess.Po
             [sys.executable, "-m", "enforcer.scanner.worker", "--fd", str(theirs.fileno()), "--settings", settings.model_dump_json()],
             pass_fds=(theirs.fileno(),),
             stdin=subprocess.DEVNULL,
-            env={"PYTHONPATH": ":".join(path for path in sys.path if path), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            env={
+                "PYTHONPATH": ":".join(path for path in sys.path if path),
+                "PATH": "/usr/bin:/bin",
+                "ORT_DISABLE_TELEMETRY": "1",
+                "OMP_NUM_THREADS": "1",
+                "OPENBLAS_NUM_THREADS": "1",
+            },
         )
     return ours, process
 

@@ -9,6 +9,7 @@ All files are opened by `load()`. `embed()` opens none.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -94,6 +95,9 @@ class Model:
 
 def load() -> Model:
     """Open the weights. Raises ModelMissing."""
+    # onnxruntime's Linux wheels (seen in 1.32) send usage events to their maker from a thread of their own, ten seconds after a session is
+    # made; `disable_telemetry_events()` does not stop that, this variable does, if it is set before the import (both seen with strace).
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
     import tokenizers
 

@@ -33,7 +33,7 @@ def prepare(settings: ScannerSettings) -> Scanner:
     text = "<p title='a b'>VGhpcyBpcyBhIHRlc3Qgb2YgdGhl%20 café &amp; \u200b\U000e0041"
     warm = json.dumps({"jsonrpc": "2.0", "id": 1, "result": {"content": [{"type": "text", "text": text}]}}).encode()
     frames.encode(answer(scanner, "message", warm))
-    answer(scanner, "text", "Ünïcode \ud800 ".encode("utf-8", "replace") + b"\xff")
+    answer(scanner, "text", "Ünïcode gur naq eht dna 1gn0r3 4ll pr3v \ud800 ".encode("utf-8", "replace") + b"\xff")
     answer(scanner, "message", b"{")
     return scanner
 

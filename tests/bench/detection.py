@@ -2,9 +2,10 @@
 
     python -m tests.bench.detection [--full]
 
-Positives are HOSTILE and UNSURE together: both hold. Benign figures come from the half that nothing was trained or tuned on;
-for attacks the shipped head has seen three of four families' kin, so that the honest figure of generalisation is the one of `train.py
---leave-out`, which README quotes. Without the development data, documentation alone is measured.
+Positives are HOSTILE and UNSURE together: both hold. Benign figures come from a part that nothing is trained or tuned on;
+the shipped head has learnt from kin
+of these attacks, so that the honest figures for an unknown family are those of `tests.bench.train --leave-out`.
+Without the development data, documentation alone is measured.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ TOOL_OUTPUT_GOAL = 0.01
 
 
 def samples(full: bool) -> list[corpus.Sample]:
-    """What is measured: the first texts of every set, in an order that is always the same; benign ones of the held-out half."""
+    """What is measured: the first texts of every set, in an order that is always the same; benign ones of the part for measuring."""
     folder = corpus.data_folder()
-    everything = [sample for sample in (corpus.development(folder) if folder else []) if sample.hostile or sample.held_out]
+    everything = [sample for sample in (corpus.development(folder) if folder else []) if sample.hostile or sample.part == "measure"]
     everything.sort(key=lambda sample: (sample.family, corpus.bucket(sample.text + "order"), sample.text))
     kept: list[corpus.Sample] = []
     for family, rows in groupby(everything, key=lambda sample: sample.family):
         kept.extend(list(rows)[: None if full else PER_SET * (4 if family in corpus.TOOL_OUTPUTS else 1)])
-    documents = [sample for sample in corpus.documentation(MANUALS) if sample.held_out]
+    documents = [sample for sample in corpus.documentation(MANUALS) if sample.part == "measure"]
     return kept + documents[: None if full else PER_DOCUMENTATION]
 
 

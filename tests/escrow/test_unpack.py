@@ -129,7 +129,7 @@ def test_no_text_makes_unpacking_raise_or_pass_its_bounds(text: str) -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=3000))
 def test_windows_cover_every_character_and_stay_short(text: str) -> None:
-    seen = set()
+    seen: set[int] = set()
     for start, end in windows(text):
         assert 0 < end - start <= WINDOW_CHARS
         seen.update(range(start, end))

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from enforcer.scanner import frames
 from enforcer.scanner.judge import Scanner
-from enforcer.scanner.local import spawn_local
+from enforcer.scanner.local import ask, spawn_local
 from enforcer.scanner.pool import WorkerPool
 from escrow.scanner_settings import ScannerSettings
 from escrow.verdict import Finding
@@ -237,3 +237,13 @@ def test_a_worker_can_open_no_file_and_start_no_process_after_its_limits(process
     rows = {line[:25].strip(): line[26:47].strip() for line in text.splitlines()}
     assert rows["Max open files"] == "0"
     assert rows["Max file size"] == "0"
+
+
+def test_a_worker_has_one_thread_so_that_nothing_in_it_talks_to_anyone_else(process: tuple[socket.socket, subprocess.Popen[bytes]]) -> None:
+    tasks = f"/proc/{process[1].pid}/task"
+    if not os.path.isdir(tasks):
+        pytest.skip("this system has no /proc")
+    sock = process[0].dup()
+    ask(sock, "message", CLEAN, frames.texts(), 60)
+    sock.close()
+    assert len(os.listdir(tasks)) == 1
