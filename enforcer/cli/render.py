@@ -71,7 +71,7 @@ def items(rows: list[dict[str, Any]], console: Console = out) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for name in ("ID", "STATE", "FINDING", "SINCE"):
         table.add_column(name, no_wrap=True)
-    table.add_column("TOOL", no_wrap=True, overflow="ellipsis", max_width=24)
+    table.add_column("TOOL", no_wrap=True, overflow="ellipsis", max_width=24 if wide else 14)
     table.add_column("WHY", overflow="fold")
     if wide:
         table.add_column("PRINCIPAL", no_wrap=True, overflow="ellipsis")
@@ -129,9 +129,9 @@ def _grounds(reasons: list[dict[str, Any]], full: bool, console: Console) -> Non
             found.append(place)
     for (rule, text), found in places.items():
         console.print(f"    [bold]{escape(safe(rule))}[/]")
-        console.print(Padding(escape(safe(text)), (0, 0, 0, 6)))
+        console.print(Padding(escape(safe(text)), (0, 0, 0, 6), expand=False))
         for place in found if full else found[:PLACES]:
-            console.print(Padding(f"at {escape(place)}", (0, 0, 0, 6)))
+            console.print(Padding(f"at {escape(place)}", (0, 0, 0, 6), expand=False))
         if not full and len(found) > PLACES:
             console.print(f"      [dim]and {len(found) - PLACES} more places; --full shows all[/]")
 

@@ -18,13 +18,15 @@ from rich.markup import escape
 from escrow import answers
 from escrow.answers import Why
 from escrow.call import Kind
-from tests.demo.documents import BULLETIN, DOCUMENTS, HANDBOOK
+from escrow.redact import MARK
+from tests.demo.documents import ATTACHMENT, BULLETIN, DOCUMENTS, HANDBOOK, MINUTES
 from tests.demo.instance import Demo, Unexpected
 from tests.demo.screen import PICTURE_COLUMNS, Screen, fixed
 
 HELD_S = 20.0
 HOSTILE = ("bulletin", "invoice", "minutes")
-REASON = {"approve": "quotes an attack, is none", "deny": "hidden instruction"}
+REASON = {"approve": "quotes an attack, is none", "deny": "hidden instruction", "redact": "without the attachment"}
+REDACTED = MINUTES.replace(ATTACHMENT, MARK)
 
 
 @dataclass(slots=True)
@@ -61,8 +63,7 @@ class Story:
             self.screen.say("three more calls are made; none of them is answered: their results are held")
             self.expect(not set(HOSTILE) & set(self.answers), "a hostile result reached the client undecided")
             await self._show()
-            await self._decide(client)
-            calls.cancel_scope.cancel()
+            await self._decide()
         await self._close()
 
     def expect(self, true: bool, otherwise: str) -> None:
@@ -97,7 +98,7 @@ class Story:
         self.screen.console.print()
         await self._typed("escrow", "show", self.items["minutes"])
 
-    async def _decide(self, client: Client) -> None:
+    async def _decide(self) -> None:
         self.screen.step("A person decides")
         decided = time.monotonic()
         await self._typed("escrow", "approve", self.items["bulletin"], "-m", REASON["approve"])
@@ -111,13 +112,16 @@ class Story:
         self.expect(got.is_error and got.text == wanted, f"the refusal reads otherwise: {got.text!r}")
         self._got("invoice", got)
         self.expect("minutes" not in self.answers, "the undecided result reached the client")
-        self.screen.say("read_document(minutes) still waits; after 45 s its client would be told to make the same call again later")
+        await self._typed("escrow", "approve", self.items["minutes"], "--redact", "Ignore all.*", "-m", REASON["redact"])
+        got = await self._answer("minutes")
+        self.expect(not got.is_error and got.text == REDACTED, f"the redacted document reads otherwise: {got.text!r}")
+        self._got("minutes", got)
 
     async def _close(self) -> None:
         self.screen.step("The counters, and a proof that enforcement is live")
         items = {row["id"]: row["state"] for row in await to_thread.run_sync(self.demo.ask, "escrow", "ls")}
         states = [items[self.items[name]] for name in HOSTILE]
-        self.expect(states == ["delivered", "denied", "held"], f"the items are {states}")
+        self.expect(states == ["delivered", "denied", "delivered"], f"the items are {states}")
         await self._typed("status")
         await self._typed("test")
         self.screen.step("holdfast stop")
