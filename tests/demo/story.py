@@ -19,14 +19,14 @@ from escrow import answers
 from escrow.answers import Why
 from escrow.call import Kind
 from escrow.redact import MARK
-from tests.demo.documents import ATTACHMENT, BULLETIN, DOCUMENTS, HANDBOOK, MINUTES
+from tests.demo.documents import BULLETIN, DOCUMENTS, HANDBOOK, HIDDEN, INVOICE
 from tests.demo.instance import Demo, Unexpected
 from tests.demo.screen import PICTURE_COLUMNS, Screen, fixed
 
 HELD_S = 20.0
 HOSTILE = ("bulletin", "invoice", "minutes")
-REASON = {"approve": "quotes an attack, is none", "deny": "hidden instruction", "redact": "without the attachment"}
-REDACTED = MINUTES.replace(ATTACHMENT, MARK)
+REASON = {"approve": "quotes an attack, is none", "deny": "instruction in base64", "redact": "without the hidden part"}
+REDACTED = INVOICE.replace(HIDDEN, MARK)
 
 
 @dataclass(slots=True)
@@ -106,22 +106,22 @@ class Story:
         self.expect(not got.is_error and got.text == BULLETIN, f"the approved document did not arrive as it is: {got.text!r}")
         self._got("bulletin", got)
         self.screen.say(f"[dim]({(got.at - decided) * 1000:.0f} ms after the command was typed, most of which is starting the command)[/]")
-        await self._typed("escrow", "deny", self.items["invoice"], "-m", REASON["deny"])
-        got = await self._answer("invoice")
-        wanted = json.loads(answers.result_for(Kind.TOOL_CALL, Why.DENIED, self.items["invoice"], 0))["result"]["content"][0]["text"]
-        self.expect(got.is_error and got.text == wanted, f"the refusal reads otherwise: {got.text!r}")
-        self._got("invoice", got)
-        self.expect("minutes" not in self.answers, "the undecided result reached the client")
-        await self._typed("escrow", "approve", self.items["minutes"], "--redact", "Ignore all.*", "-m", REASON["redact"])
+        await self._typed("escrow", "deny", self.items["minutes"], "-m", REASON["deny"])
         got = await self._answer("minutes")
-        self.expect(not got.is_error and got.text == REDACTED, f"the redacted document reads otherwise: {got.text!r}")
+        wanted = json.loads(answers.result_for(Kind.TOOL_CALL, Why.DENIED, self.items["minutes"], 0))["result"]["content"][0]["text"]
+        self.expect(got.is_error and got.text == wanted, f"the refusal reads otherwise: {got.text!r}")
         self._got("minutes", got)
+        self.expect("invoice" not in self.answers, "the undecided result reached the client")
+        await self._typed("escrow", "approve", self.items["invoice"], "--redact", "Ignore all[^<]*", "-m", REASON["redact"])
+        got = await self._answer("invoice")
+        self.expect(not got.is_error and got.text == REDACTED, f"the redacted document reads otherwise: {got.text!r}")
+        self._got("invoice", got)
 
     async def _close(self) -> None:
         self.screen.step("The counters, and a proof that enforcement is live")
         items = {row["id"]: row["state"] for row in await to_thread.run_sync(self.demo.ask, "escrow", "ls")}
         states = [items[self.items[name]] for name in HOSTILE]
-        self.expect(states == ["delivered", "denied", "delivered"], f"the items are {states}")
+        self.expect(states == ["delivered", "delivered", "denied"], f"the items are {states}")
         await self._typed("status")
         await self._typed("test")
         self.screen.step("holdfast stop")
