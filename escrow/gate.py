@@ -273,7 +273,7 @@ def _stand(entry: Entry, fact: Fact) -> Step:
 
 
 def _shred(entry: Entry, fact: Shredded) -> Step:
-    decided = entry.item if entry.item.decided_by else replace(entry.item, decided_by=fact.by, decided_at=fact.at)
+    decided = entry.item if entry.item.decided_at is not None else replace(entry.item, decided_by=fact.by, decided_at=fact.at)
     item = replace(decided, state=State.SHREDDED)
     return Entry(item), (Record(item), Destroy(), *(Refuse(waiter) for waiter in entry.waiting))
 

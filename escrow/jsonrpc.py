@@ -10,6 +10,7 @@ Sources: RFC 8259 (JSON), https://www.jsonrpc.org/specification, MCP 2024-11-05 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from json.decoder import scanstring  # type: ignore[attr-defined]  # documented nowhere, stable since 2.6; the C scanner
 from typing import Any, NoReturn
@@ -23,7 +24,7 @@ class Unreadable(ValueError):
 
 
 class NotJson(Unreadable):
-    """The bytes are not JSON at all (so they cannot carry a JSON-RPC message to a JSON parser either)."""
+    """The bytes are not JSON by anybody's reading, so that they cannot carry a JSON-RPC message to a peer either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,32 +71,28 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _constant(name: str) -> NoReturn:
-    raise NotJson("NaN and Infinity are not JSON")
+    raise Unreadable("NaN and Infinity are not JSON, though some parsers take them")
 
 
 _decoder = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant)
+
+
+_NO_BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[^"\[\]{}]++', re.DOTALL)
+"""Strings (an unclosed one to the end, so that no text is read twice) and everything between brackets."""
 
 
 def _too_deep(text: str) -> bool:
     """Whether nesting passes `MAX_DEPTH`. Counts brackets outside strings; linear, and skipped for texts with few brackets."""
     if text.count("{") + text.count("[") <= MAX_DEPTH:
         return False
-    depth, at, size = 0, 0, len(text)
-    while at < size:
-        char = text[at]
-        if char == '"':
-            try:
-                at = scanstring(text, at + 1, False)[1]
-            except ValueError:
-                return False  # not JSON: the parser will say so
-            continue
+    depth = 0
+    for char in _NO_BRACKETS.sub("", text):
         if char in "{[":
             depth += 1
             if depth > MAX_DEPTH:
                 return True
-        elif char in "}]":
+        else:
             depth -= 1
-        at += 1
     return False
 
 
@@ -118,8 +115,10 @@ def parse(raw: bytes) -> Any:
         raise
     except RecursionError:
         raise Unreadable(f"it is nested deeper than {MAX_DEPTH} levels") from None
-    except ValueError:  # JSONDecodeError, and int() past the interpreter's digit limit
+    except json.JSONDecodeError:
         raise NotJson("it is not JSON") from None
+    except ValueError:  # int() past the interpreter's digit limit, where other parsers give a float
+        raise Unreadable("a number in it has too many digits") from None
 
 
 def read(raw: bytes) -> Message:
@@ -196,8 +195,11 @@ def members(raw: bytes) -> dict[str, slice]:
 
 
 def with_id(raw: bytes, new_id: int | str) -> bytes:
-    """The same message, byte for byte, but for its id."""
-    span = members(raw)["id"]
+    """The same message, byte for byte, but for its id. An error that has none is given one, as its first member."""
+    span = members(raw).get("id")
+    if span is None:
+        after = raw.index(b"{") + 1
+        return raw[:after] + b'"id":' + json.dumps(new_id).encode() + b"," + raw[after:]
     return raw[: span.start] + json.dumps(new_id).encode() + raw[span.stop :]
 
 

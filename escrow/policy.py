@@ -107,7 +107,8 @@ class Policy(_Table):
     def passes(self, method: str, path: str) -> bool:
         """Whether a response to this request may be something else than MCP. The query is no part of the path."""
         bare = path.partition("?")[0]
-        return ".." not in bare and any(
+        climbs = ".." in bare.replace("%2e", ".").replace("%2E", ".")  # servers decode before they resolve
+        return not climbs and any(
             method == verb and fnmatch.fnmatchcase(bare, glob) for verb, _, glob in (entry.partition(" ") for entry in self.passthrough)
         )
 

@@ -49,7 +49,9 @@ def redact(raw: bytes, what: str) -> bytes:
     for key in ("jsonrpc", "id", "method"):
         if key in value:
             clean[key] = value[key]
-    return json.dumps(clean, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    if isinstance(value.get("error"), dict) and "code" in value["error"]:
+        clean["error"]["code"] = value["error"]["code"]
+    return json.dumps(clean, separators=(",", ":")).encode()  # ASCII: a lone surrogate has no UTF-8
 
 
 def _at(value: Any, pointer: str) -> Any:
@@ -69,6 +71,9 @@ def _walk(value: Any, pattern: Any, changed: list[int]) -> Any:
         return {_text(key, pattern, changed) if key not in _STRUCTURE else key: _walk(item, pattern, changed) for key, item in value.items()}
     if isinstance(value, list):
         return [_walk(item, pattern, changed) for item in value]
+    if isinstance(value, int | float) and not isinstance(value, bool) and pattern.search(json.dumps(value)):
+        changed[0] += 1
+        return MARK
     return _text(value, pattern, changed) if isinstance(value, str) else value
 
 
