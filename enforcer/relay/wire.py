@@ -82,6 +82,7 @@ class Wire:
         self._headers: list[tuple[bytes, bytes]] = []
         self._url = b""
         self._head_size = 0
+        self._unfinished = 0
         self._in_message = False
         self._sized = False
         self.gone = asyncio.Event()
@@ -142,7 +143,6 @@ class Wire:
         if not self._events and not self._in_message and self._client and (data[:1] == b"\x16" or data.startswith(b"PRI * HTTP/2")):
             what = "TLS" if data[:1] == b"\x16" else "HTTP/2"
             raise BadMessage(f"{what} is not spoken on this port: Holdfast needs plain HTTP/1.1" + (" or [tls] cert and key" if what == "TLS" else ""), 505)
-        was_head = self._in_message and not self._sized
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -152,10 +152,10 @@ class Wire:
             raise cause if isinstance(cause, BadMessage) else BadMessage("it cannot be parsed") from None
         except httptools.HttpParserError:
             raise BadMessage("it is malformed HTTP") from None
-        if was_head and not self._events:
-            self._head_size += len(data)
-            if self._head_size > 2 * self._max_head:
-                raise BadMessage("the header section passes the bound", 431)
+        # The parser keeps an unfinished target, field, extension or trailer itself: what completes nothing is bounded here.
+        self._unfinished = 0 if self._events else self._unfinished + len(data)
+        if self._unfinished > 2 * self._max_head:
+            raise BadMessage("the header section passes the bound", 431)
 
     async def head(self) -> Head | None:
         """The next message's head; None where the peer closed between messages."""
