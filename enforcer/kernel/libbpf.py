@@ -22,6 +22,7 @@ BPF_NOEXIST = 1
 BPF_SK_LOOKUP = 36  # enum bpf_attach_type
 BPF_OBJ_NAME_LEN = 16
 
+_LIBBPF_ERRNO = 4000
 _LOG_LINES = 60  # of libbpf's and the verifier's output kept for an error
 
 
@@ -164,8 +165,8 @@ class Object:
 
     def _failure(self, what: str) -> BpfError:
         number = ctypes.get_errno()
-        said = "\n".join(f"  libbpf: {line}" for line in _log)
-        return BpfError(f"{what} {self._path.name}: {os.strerror(number)}" + (f"\n{said}" if said else ""), number)
+        why = os.strerror(number) if number < _LIBBPF_ERRNO else "not a BPF object"  # its own numbers: libbpf.h, enum libbpf_errno
+        return BpfError("\n  ".join([f"{what} {self._path.name}: {why}", *_log]), number)
 
 
 def map_update(fd: int, key: bytes, value: bytes, flags: int = BPF_ANY) -> None:

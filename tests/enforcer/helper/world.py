@@ -118,8 +118,11 @@ def join(a: Net, b: Net) -> None:
         side.ip("addr", "add", f"{ip4}/24", "dev", "veth0")
         side.ip("addr", "add", f"{ip6}/64", "dev", "veth0", "nodad")
         side.ip("link", "set", "veth0", "up")
-    for side in (a, b):
-        until(lambda side=side: "LOWER_UP" in subprocess.run(["ip", "-n", side.name, "link", "show", "veth0"], check=True, capture_output=True, text=True).stdout)  # type: ignore[misc]
+    until(lambda: all("LOWER_UP" in _output("ip", "-n", side.name, "link", "show", "veth0") for side in (a, b)))
+
+
+def _output(*words: str) -> str:
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
 
 class Server:
@@ -172,7 +175,7 @@ class Instance:
     def __init__(self, port: int, netns: str, folder: Path, policy: str = "", extra: tuple[str, ...] = (), env: dict[str, str] | None = None) -> None:
         self.port = port
         self.runtime_dir, self.state_dir = folder / "run", folder / "state"
-        self._errors = open(folder / "stderr", "a+", encoding="utf-8")
+        self._errors = open(folder / "stderr", "a+", encoding="utf-8")  # noqa: SIM115  # the process's, until close
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.enforcer.helper.echo", "--port", str(port), "--netns", netns, "--state-dir", str(self.state_dir),
              "--runtime-dir", str(self.runtime_dir), "--policy", policy, *extra],
