@@ -7,6 +7,7 @@ Two steps, so that whoever forks it can drop every right between them: `prepare`
 from __future__ import annotations
 
 import argparse
+import codecs
 import hashlib
 import json
 import os
@@ -30,6 +31,8 @@ def prepare(settings: ScannerSettings) -> Scanner:
         model.ModelMissing: no weights, or others.
     """
     scanner = Scanner(settings, with_model=True)
+    for codec in ("utf-16-le", "utf-16-be"):  # unpacking tries them; a codec is imported at its first use
+        codecs.lookup(codec)
     text = "<p title='a b'>VGhpcyBpcyBhIHRlc3Qgb2YgdGhl%20 café &amp; \u200b\U000e0041"
     warm = json.dumps({"jsonrpc": "2.0", "id": 1, "result": {"content": [{"type": "text", "text": text}]}}).encode()
     frames.encode(answer(scanner, "message", warm))
