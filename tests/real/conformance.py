@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
 from tests.real.server import HERE, NODE
 
 PROGRAM = HERE / "node_modules/@modelcontextprotocol/conformance/dist/index.js"
+_STAMP = re.compile(r"-20\d\d-\d\d-\d\dT.*")
 Checks = dict[str, str]
 """scenario/check → SUCCESS, FAILURE, WARNING, INFO or SKIPPED."""
 
@@ -27,7 +29,7 @@ def run(url: str, directory: Path) -> Checks:
     order = ("FAILURE", "WARNING", "SKIPPED", "INFO", "SUCCESS")
     found: Checks = {}
     for file in sorted(directory.glob("server-*/checks.json")):
-        scenario = file.parent.name.removeprefix("server-").rpartition("-20")[0]
+        scenario = _STAMP.sub("", file.parent.name.removeprefix("server-"))
         for check in json.loads(file.read_text()):
             name = f"{scenario}/{check['id']}"
             found[name] = min(found.get(name, "SUCCESS"), check["status"], key=order.index)

@@ -7,8 +7,11 @@ import json
 import pytest
 
 from tests.real import client, server
-from tests.real.conftest import Gated, ways
+from tests.real.conftest import CHOSEN, Gated, ways
 from tests.real.hostile import SECRET, clean, document
+
+_OURS = [*CHOSEN, ("py2-old-sse", "py1-old-sse")]
+_ASKING = [("py2-modern", "py2-sse-answers"), ("py2-legacy", "py2-sse-answers"), ("npm-http", "py1-http"), *_OURS]
 
 
 def _has_our_tools(client_name: str, server_name: str) -> bool:
@@ -99,7 +102,7 @@ def test_a_claim_is_collected_by_the_same_call_and_the_tool_runs_once(gated: Gat
         assert target.state.runs(tool, **arguments) == 2, "once for the first principal, once for the stranger"
 
 
-@pytest.mark.parametrize("gated", ways(_has_our_tools), indirect=True)
+@pytest.mark.parametrize("gated", ways(_OURS, _has_our_tools), indirect=True)
 def test_two_calls_meant_to_be_parallel_both_run(gated: Gated) -> None:
     target = gated.server
     name = clean()[0]
@@ -109,7 +112,7 @@ def test_two_calls_meant_to_be_parallel_both_run(gated: Gated) -> None:
     assert all(answer["ok"] for answer in answers) and target.state.runs("count", name=name) == 2
 
 
-@pytest.mark.parametrize("gated", ways(_has_our_tools), indirect=True)
+@pytest.mark.parametrize("gated", ways(_OURS, _has_our_tools), indirect=True)
 def test_a_running_tool_is_not_cut_off_and_its_progress_arrives(gated: Gated) -> None:
     target = gated.server
     with gated.connect() as session:
@@ -119,14 +122,16 @@ def test_a_running_tool_is_not_cut_off_and_its_progress_arrives(gated: Gated) ->
             assert {"progress": 2, "message": "working"} in outcome["events"]
 
 
-@pytest.mark.parametrize("gated", ways(_takes_ten_mebibytes), indirect=True)
+@pytest.mark.parametrize(
+    "gated", ways([("py2-modern", "py2-stateless"), ("npm-http", "py2-sse-answers"), ("npm-old-sse", "py2-old-sse")], _takes_ten_mebibytes), indirect=True
+)
 def test_a_result_of_ten_mebibytes_passes(gated: Gated) -> None:
     with gated.connect() as session:
         outcome = session.step(do="call", name="big", arguments={"size": 10 << 20})
         assert len(outcome["value"]["content"][0]["text"]) == 10 << 20
 
 
-@pytest.mark.parametrize("gated", ways(_streams), indirect=True)
+@pytest.mark.parametrize("gated", ways(_ASKING, _streams), indirect=True)
 def test_a_question_to_the_user_passes_while_the_call_is_open(gated: Gated) -> None:
     with gated.connect() as session:
         outcome = session.call("ask", question="which colour?")
