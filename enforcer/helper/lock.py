@@ -1,7 +1,11 @@
-"""One instance for a namespace and port. The lock is the kernel's (flock(2)) and goes with its process, however that ends."""
+"""One instance for a namespace and port. The lock is the kernel's (fcntl(2), F_SETLK) and goes with its process, however that ends.
+
+Not flock(2): a child that is being forked would hold it beyond its parent's end.
+"""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -29,8 +33,10 @@ def take(netns: int, port: int) -> int:
     while True:
         fd = os.open(path(netns, port), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise
             written = os.pread(fd, 32, 0).decode(errors="replace").strip()
             os.close(fd)
             raise Held(int(written) if written.isdecimal() else 0) from None

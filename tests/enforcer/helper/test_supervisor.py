@@ -79,7 +79,8 @@ def test_the_exemption_cannot_be_borrowed_while_the_gate_connects(guarded: Net, 
         assert filling
         waiting = threading.Thread(target=lambda: _swallow(guarded))
         waiting.start()
-        (port,) = until(lambda: guarded.run(lambda: _connecting(PORT)))
+        queued = {each.getsockname()[1] for each in filling}
+        port = min(until(lambda: guarded.run(lambda: _connecting(PORT)) - queued))
         before = instance.control("counters")["counters"]
         for inside, source, to in ((guarded, "127.0.0.2", "127.0.0.1"), (neighbour, B_IP4, A_IP4)):
             with inside.connect(to, PORT, (source, port)) as borrower:
