@@ -83,6 +83,13 @@ class Arrival:
             return Kind.NOTIFICATION
         return self.call.kind if self.call else Kind.OTHER
 
+    @property
+    def answer_id(self) -> int | str | None:
+        """Under which id our own words go out. Never an id that a server made up: it could be any text."""
+        if isinstance(self.message, jsonrpc.Request):
+            return self.message.id
+        return self.call.id if self.call and isinstance(self.message, jsonrpc.Response) else None
+
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
@@ -180,7 +187,8 @@ class Custody:
         """A client's request came. A `Ticket`: it is a retry, wait there and do not run it. A `Running`: send it to the server."""
         for item_id in self._by_identity.get(call.identity, ()):
             entry = self._entries[item_id]
-            if entry.item.orphaned and entry.item.state in (State.HELD, State.APPROVED, State.DENIED):
+            # A denial stands for the exact call, whether or not its client was there to hear it.
+            if entry.item.state is State.DENIED or (entry.item.orphaned and entry.item.state in (State.HELD, State.APPROVED)):
                 return await self._come(item_id, call.id, time.monotonic())
         for running in self._running.get(call.identity, ()):
             if running.orphaned:
@@ -201,6 +209,12 @@ class Custody:
             if not siblings:
                 self._running.pop(running.call.identity, None)
 
+    def cancelled(self, call: Call) -> None:
+        """Its client cancelled it: it may never be answered, so nobody is to wait for it."""
+        for running in list(self._running.get(call.identity, ())):
+            if running.call is call:
+                self.settle(running)
+
     async def receive(self, arrival: Arrival) -> Outgoing | Ticket:
         """Judge a message. An `Outgoing`: send it, now. A `Ticket`: it is held (or refused); wait there."""
         verdicts = await self._verdicts(arrival)
@@ -218,19 +232,18 @@ class Custody:
         if len(self._entries) >= self.policy.escrow.max_items:
             self.counters.refused += 1
             self._note(arrival, verdicts, "refused", "full", None)
-            return self._answer(item, None, Why.DENIED, arrival.message)
+            return self._words(item, arrival.answer_id, Why.DENIED)
         try:
             await self._in_store(self._store.put, item, payload)
         except Exception:
             # Nothing is let through that could not be recorded: the client is told "denied", nothing is kept.
             self.counters.refused += 1
             self._note(arrival, verdicts, "refused", "unrecorded", None)
-            return self._answer(item, None, Why.DENIED, arrival.message)
+            return self._words(item, arrival.answer_id, Why.DENIED)
         self._adopt(item)
         self.counters.held += 1
         self._note(arrival, verdicts, item.state.value, decision.recorded, item.id)
-        answer_id = None if isinstance(arrival.message, jsonrpc.Notification) else arrival.message.id
-        return await self._come(item.id, answer_id, arrival.asked_at)
+        return await self._come(item.id, arrival.answer_id, arrival.asked_at)
 
     async def fact(self, item_id: str, fact: gate.Fact) -> None:
         """Something became of a waiter. Facts about items that are over are dropped."""
@@ -433,8 +446,12 @@ class Custody:
             self._locks.setdefault(item_id, asyncio.Lock())
 
     async def _decide(self, item_id: str, fact: gate.Fact) -> Item:
-        await self._apply(item_id, fact)
-        item = self._entries[item_id].item
+        try:
+            await self._apply(item_id, fact)
+            item = self._entries[item_id].item
+        finally:
+            if item_id not in self._timers:  # it was over, and looked at for this decision only
+                self._forget(item_id)
         self._publish({"at": time.time(), "outcome": item.state.value, "item": item.id, "by": item.decided_by, "tool": item.tool})
         if item.state is State.SHREDDED:
             self._forget(item_id)
@@ -448,6 +465,7 @@ class Custody:
         async with lock:
             before = self._entries[item_id]
             entry, orders = gate.step(before, fact)
+            failed: StoreFailed | None = None
             for order in orders:
                 match order:
                     case gate.Record(item):
@@ -456,9 +474,14 @@ class Custody:
                         except Exception as error:
                             if isinstance(fact, gate.Approved | gate.Denied | gate.Shredded):
                                 raise StoreFailed(str(error)) from None
-                            break  # a waiter's fact: the state on disk stays as it was, which holds
+                            # A waiter's fact or the clock's: no Send follows one, its Claims and Refusals do, and the disk still holds.
+                            self.lost += 1
+                        self._entries[item_id] = entry  # from here on it is decided, whatever becomes of the rest
                     case gate.Destroy():
-                        await self._in_store(self._store.shred, entry.item)
+                        try:
+                            await self._in_store(self._store.shred, entry.item)
+                        except Exception as error:
+                            failed = StoreFailed(f"it is refused for good, but not destroyed yet: {error}")
                     case gate.Send(waiter):
                         await self._send(entry.item, waiter)
                     case gate.Claim(waiter):
@@ -468,16 +491,22 @@ class Custody:
             self._entries[item_id] = entry
             if entry.item.state is State.DELIVERED:
                 self._forget(item_id)
+            if failed is not None:
+                raise failed
 
     async def _send(self, item: Item, waiter: int) -> None:
         ticket = self._tickets.pop(waiter, None)
-        payload = await self._in_store(self._store.payload, item.id)
+        try:
+            payload = await self._in_store(self._store.payload, item.id)
+        except Exception:  # altered on disk, or not readable: nothing goes out
+            payload = None
         if ticket is None or ticket.answered.done():
             return
-        if payload is None or hashlib.sha256(payload.outgoing).hexdigest() != (item.released_sha256 or item.result_sha256):
+        # A redaction that was prepared but not decided is not what was approved.
+        raw = None if payload is None else payload.raw if item.released_sha256 is None else payload.released
+        if payload is None or raw is None or hashlib.sha256(raw).hexdigest() != (item.released_sha256 or item.result_sha256):
             ticket.answered.set_result(self._words(item, ticket.answer_id, Why.DENIED))
             return
-        raw = payload.outgoing
         if ticket.answer_id is not None and ticket.answer_id != item.call_id:
             raw = jsonrpc.with_id(raw, ticket.answer_id)
         self.counters.released += 1
@@ -494,9 +523,6 @@ class Custody:
         if item.kind is Kind.SERVER_REQUEST:
             return Outgoing(answers.error_for_server(why, item.id, answer_id), (), why, item.id)
         return Outgoing(answers.result_for(item.kind, why, item.id, answer_id), (), why, item.id)
-
-    def _answer(self, item: Item, answer_id: int | str | None, why: Why, message: jsonrpc.Message) -> Outgoing:
-        return self._words(item, None if isinstance(message, jsonrpc.Notification) else message.id, why)
 
     # --- plumbing ---
 

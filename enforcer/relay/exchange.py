@@ -62,6 +62,8 @@ class Exchange:
         self.principal: Principal
         self.transport = Transport.SESSION
         self.answered = False
+        self.running: Running | None = None
+        self.resumable = False
 
     async def run(self) -> bool:
         """Take the request through. Raises BadMessage where it is refused before anything was sent."""
@@ -71,7 +73,6 @@ class Exchange:
         self._place()
         if self.context.policy.principal.require == "credential" and self.principal.weak:
             raise BadMessage("the policy requires a credential (Authorization header)", 403)
-        running: Running | None = None
         if isinstance(message, jsonrpc.Notification) and message.method == "notifications/cancelled":
             await self._cancelled(message)
         if isinstance(message, jsonrpc.Request):
@@ -81,7 +82,7 @@ class Exchange:
             asked = await self.context.custody.ask(self.call)
             if isinstance(asked, Ticket):
                 return await self._from_escrow(asked)
-            running = asked
+            self.running = asked
             if self.session:
                 self.session.asked(self.call)
         left: str | None = None
@@ -89,8 +90,12 @@ class Exchange:
             left, keep = await self._through()
             return keep
         finally:
-            if running is not None:
-                self.context.custody.settle(running, left)
+            self._settle(left)
+
+    def _settle(self, left: str | None) -> None:
+        """This exchange's call is over."""
+        if self.running is not None:
+            self.context.custody.settle(self.running, left)
 
     # --- the request ---
 
@@ -125,9 +130,13 @@ class Exchange:
         self.principal = self.session.principal if self.session else own
 
     async def _cancelled(self, message: jsonrpc.Notification) -> None:
-        """The client gave a call up: whoever waits for its held result leaves; the item stays for a retry."""
+        """The client gave a call up: whoever waits for its held result leaves; the item stays for a retry. Without one, a retry is a new call."""
         asked = message.params.get("requestId")
-        if self.session and isinstance(asked, int | str) and (ticket := self.session.waiting.pop(asked, None)):
+        if self.session is None or not isinstance(asked, int | str):
+            return
+        if (found := self.session.pair(asked)) is not None:
+            self.context.custody.cancelled(found[0])
+        if ticket := self.session.waiting.pop(asked, None):
             await ticket.failed()
             if not ticket.answered.done():
                 ticket.answered.set_result(Outgoing(None))
@@ -246,17 +255,20 @@ class Exchange:
     async def _drain_body(self, connection: Connection) -> bytes | None:
         return await self._unless_gone(asyncio.ensure_future(connection.wire.body(self.context.policy.bounds.result_bytes)))
 
-    async def _unless_gone(self, work: asyncio.Future[_T]) -> _T | None:
+    async def _unless_gone(self, work: asyncio.Future[_T], *, runs_on: bool = True) -> _T | None:
         """Wait for work on the server's side; None where the client left and the call ends with it.
 
-        In the session era leaving is no cancel (the call may be resumed or made again), so a call runs on to its end; in the stateless
-        era it is one, and streams that carry no call end with their reader.
+        In the session era leaving is no cancel, so a call runs on to its end, and the same call made again meanwhile waits for that. In the
+        stateless era it is one; streams that carry no call end with their reader, as do those the client can resume at the server
+        (their events have ids), which would not be resumed there while their first reader seemed to be still listening. runs_on: whether the work is the server's.
         """
-        if self.call is not None and self.transport is Transport.SESSION:
-            return await work
         gone: asyncio.Future[Any] = asyncio.ensure_future(self.wire.gone.wait())
         try:
             await asyncio.wait({gone, work}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done() and self.call is not None and self.transport is Transport.SESSION and runs_on and not self.resumable:
+                if self.running is not None:
+                    self.running.orphaned = True
+                return await work
             return work.result() if work.done() else None
         finally:
             gone.cancel()
@@ -347,7 +359,7 @@ class Exchange:
         try:
             finished = await self._events(connection, stream, held, left)
             if finished and left:
-                await self._unless_gone(asyncio.gather(*held, return_exceptions=True))
+                await self._unless_gone(asyncio.gather(*held, return_exceptions=True), runs_on=False)
             for task in held:
                 task.cancel()
             await asyncio.gather(*held, return_exceptions=True)
@@ -373,6 +385,7 @@ class Exchange:
                 await self._unreadable_event(stream)
                 return False
             for event in events:
+                self.resumable |= bool(event.id)
                 await self._event(event, stream, held, left)
 
     async def _event(self, event: Event, stream: ClientStream, held: set[asyncio.Task[None]], left: list[str]) -> None:
@@ -394,6 +407,8 @@ class Exchange:
         arrival = self._arrival(message)
         outcome = await self.context.custody.receive(arrival)
         shown = Event("message", b"", event.id, event.retry_ms)
+        if self.call is not None and arrival.call is self.call:
+            self._settle(outcome.item_id or None)
         if isinstance(outcome, Outgoing):
             if outcome.raw is not None:
                 await stream.event(Event("message", outcome.raw, event.id, event.retry_ms))
