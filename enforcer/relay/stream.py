@@ -15,6 +15,10 @@ _SO_NWRITE = 0x1024
 """macOS: bytes not yet acknowledged (sys/socket.h). Linux has SIOCOUTQ, the same number as TIOCOUTQ (man 7 tcp)."""
 
 
+_TCP_CLOSE = 7
+"""include/net/tcp_states.h"""
+
+
 def unacknowledged(writer: asyncio.StreamWriter) -> int | None:
     """Bytes written that the peer's TCP has not acknowledged; None where the connection is gone."""
     if writer.is_closing():
@@ -22,6 +26,8 @@ def unacknowledged(writer: asyncio.StreamWriter) -> int | None:
     pending = writer.transport.get_write_buffer_size()
     sock = writer.get_extra_info("socket")
     try:
+        if sys.platform == "linux" and sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE:
+            return None  # a reset after the peer's FIN: the event loop does not read any more and would not say so
         if sys.platform == "darwin":
             return pending + int(sock.getsockopt(socket.SOL_SOCKET, _SO_NWRITE))
         return pending + int(struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))[0])
