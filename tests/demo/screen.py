@@ -59,6 +59,7 @@ class Screen:
         for text in self._picture[:-1]:
             recorder.print(text, soft_wrap=True)
         svg = _FONT.sub("", recorder.export_svg(title="holdfast", unique_id="held"))
+        svg = svg.replace("<svg ", '<svg xml:space="preserve" ', 1)  # some readers drop the spaces that a text begins with
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(svg)
 
