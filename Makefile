@@ -1,7 +1,7 @@
 # Each target installs what it needs on a fresh Debian 12/13 or Ubuntu 24.04 (as root), then does its job.
 PY := .venv/bin/python
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
-APT := clang libbpf1 libbpf-dev clang-format python3-venv python3-dev python3-seccomp iproute2 haproxy make gcc
+APT := clang libbpf1 libbpf-dev clang-format python3-venv python3-dev python3-seccomp iproute2 procps bpftool make gcc libc6-dev curl
 
 .PHONY: setup demo test bench lint clean peers
 setup: build/.apt build/.venv bpf
@@ -31,12 +31,15 @@ demo: setup
 
 # The real clients and servers that the tests hold the gate against, and the peers of the benchmark.
 peers: setup
-	@bash tests/real/setup.sh
+	@command -v npm >/dev/null || { echo "holdfast: installing nodejs and npm"; DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends nodejs npm >>build/apt.log 2>&1; }
+	@sh tests/real/setup.sh npm mcp1
 
 test: peers
 	@$(PY) -m pytest -q
 
 bench: peers
+	@command -v haproxy >/dev/null || { echo "holdfast: installing haproxy"; DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends haproxy >>build/apt.log 2>&1; }
+	@sh tests/real/setup.sh mitm
 	@$(PY) -m tests.bench
 
 lint: setup

@@ -103,9 +103,8 @@ static __always_inline int is_gate_port(struct bpf_sk_lookup *ctx, const struct 
 	if (ctx->family == AF_INET)
 		return set->gate_port_ip4 && ctx->local_port == set->gate_port_ip4 &&
 		       ctx->local_ip4 == bpf_htonl(INADDR_LOOPBACK);
-	return set->gate_port_ip6 && ctx->local_port == set->gate_port_ip6 &&
-	       !ctx->local_ip6[0] && !ctx->local_ip6[1] && !ctx->local_ip6[2] &&
-	       ctx->local_ip6[3] == bpf_htonl(1);
+	return set->gate_port_ip6 && ctx->local_port == set->gate_port_ip6 && !ctx->local_ip6[0] &&
+	       !ctx->local_ip6[1] && !ctx->local_ip6[2] && ctx->local_ip6[3] == bpf_htonl(1);
 }
 
 /* programs */
@@ -131,16 +130,14 @@ int steer(struct bpf_sk_lookup *ctx)
 
 	read_connection(ctx, &connection);
 	exemption = bpf_map_lookup_elem(&exempt, &connection);
-	if (exemption && (ctx->ingress_ifindex == LOOPBACK_IFINDEX ||
-			  ctx->ingress_ifindex == exemption->interface)) {
+	if (exemption && (ctx->ingress_ifindex == LOOPBACK_IFINDEX || ctx->ingress_ifindex == exemption->interface)) {
 		exemption->used = 1;
 		return count(OUTCOME_EXEMPT, SK_PASS);
 	}
 
 	sk = bpf_map_lookup_elem(&gate, &index);
 	if (!sk)
-		return set->fail_open ? count(OUTCOME_FAILED_OPEN, SK_PASS) :
-					count(OUTCOME_NO_GATE, SK_DROP);
+		return set->fail_open ? count(OUTCOME_FAILED_OPEN, SK_PASS) : count(OUTCOME_NO_GATE, SK_DROP);
 	/* REPLACE: a program attached before us may have chosen a socket. */
 	err = bpf_sk_assign(ctx, sk, BPF_SK_LOOKUP_F_REPLACE);
 	bpf_sk_release(sk);

@@ -11,11 +11,11 @@
 
 /* One per instance, key 0 of the map `settings`. Written before the link exists. */
 struct settings {
-	__u16 guarded_port; /* host byte order; 0 steers nothing */
+	__u16 guarded_port;  /* host byte order; 0 steers nothing */
 	__u16 gate_port_ip4; /* the gate's own loopback ports: nobody may connect to them, */
 	__u16 gate_port_ip6; /* they exist only to be steered to; 0 = none */
-	__u8 fail_open; /* 1: without a gate the server answers (policy `fail = "open"`) */
-	__u8 sweeping; /* 1: note each steered connection in `steered` (see there) */
+	__u8 fail_open;	     /* 1: without a gate the server answers (policy `fail = "open"`) */
+	__u8 sweeping;	     /* 1: note each steered connection in `steered` (see there) */
 };
 
 /* A connection as the server's end sees it. IPv4 addresses stand in the first
@@ -41,11 +41,11 @@ struct exemption {
 
 /* Index of the map `counters`; a lookup is counted once. */
 enum outcome {
-	OUTCOME_STEERED = 0, /* given to the gate */
-	OUTCOME_EXEMPT = 1, /* the gate's own connection to the server */
-	OUTCOME_NO_GATE = 2, /* refused: no gate listens */
-	OUTCOME_FAILED_OPEN = 3, /* no gate listens and the policy says: open */
-	OUTCOME_GATE_PORT = 4, /* refused: somebody knocked at the gate's own port */
+	OUTCOME_STEERED = 0,	  /* given to the gate */
+	OUTCOME_EXEMPT = 1,	  /* the gate's own connection to the server */
+	OUTCOME_NO_GATE = 2,	  /* refused: no gate listens */
+	OUTCOME_FAILED_OPEN = 3,  /* no gate listens and the policy says: open */
+	OUTCOME_GATE_PORT = 4,	  /* refused: somebody knocked at the gate's own port */
 	OUTCOME_UNASSIGNABLE = 5, /* refused: the kernel did not take the gate's socket */
 	OUTCOMES = 6,
 };

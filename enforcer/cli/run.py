@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import logging
 import os
 import socket
 import ssl
@@ -60,6 +61,7 @@ def start(
         raise typer.BadParameter("only `enforce` is there yet; `observe` comes with the kernel taps", param_hint="--mode")
     if sys.platform != "linux":
         raise CannotStart("steering needs Linux; `holdfast proxy --listen … --upstream …` runs the same gate anywhere")
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
     from enforcer.helper.start import StartOptions
     from enforcer.helper.start import start as steer
 
@@ -204,7 +206,7 @@ def stop(as_json: Json = False, runtime: RuntimeDir = None, state: StateDir = No
             raise
         from enforcer.helper.traces import remove_traces
 
-        removed = [str(path) for path in remove_traces(folder)]
+        removed = remove_traces(folder)
         if not removed:
             raise
     render.print_json({"stopped": True, "removed": removed}) if as_json else render.out.print(
