@@ -243,6 +243,8 @@ class Custody:
         self._adopt(item)
         self.counters.held += 1
         self._note(arrival, verdicts, item.state.value, decision.recorded, item.id)
+        if not arrival.connected and arrival.call is not None:  # nobody waits here; the same call made again collects it
+            return Outgoing(None, (), Why.HELD, item.id)
         return await self._come(item.id, arrival.answer_id, arrival.asked_at)
 
     async def fact(self, item_id: str, fact: gate.Fact) -> None:

@@ -132,7 +132,7 @@ class Exchange:
     async def _cancelled(self, message: jsonrpc.Notification) -> None:
         """The client gave a call up: whoever waits for its held result leaves; the item stays for a retry. Without one, a retry is a new call."""
         asked = message.params.get("requestId")
-        if self.session is None or not isinstance(asked, int | str):
+        if self.session is None or isinstance(asked, bool) or not isinstance(asked, int | str):
             return
         if (found := self.session.pair(asked)) is not None:
             self.context.custody.cancelled(found[0])
@@ -260,7 +260,8 @@ class Exchange:
 
         In the session era leaving is no cancel, so a call runs on to its end, and the same call made again meanwhile waits for that. In the
         stateless era it is one; streams that carry no call end with their reader, as do those the client can resume at the server
-        (their events have ids), which would not be resumed there while their first reader seemed to be still listening. runs_on: whether the work is the server's.
+        (their events have ids), which would not be resumed there while their first reader seemed to be still listening.
+        runs_on: whether the work is the server's.
         """
         gone: asyncio.Future[Any] = asyncio.ensure_future(self.wire.gone.wait())
         try:
@@ -288,7 +289,10 @@ class Exchange:
         try:
             value = await _parse(body)
             if jsonrpc.is_message(value):
-                return await self._message(jsonrpc.classify(value, body), head.status, headers)
+                message = jsonrpc.classify(value, body)
+                if self.call is not None and not (isinstance(message, jsonrpc.Response) and message.id in (self.call.id, None)):
+                    raise BadMessage("it does not answer the request")  # the client would wait for ever, or take it for another's answer
+                return await self._message(message, head.status, headers)
         except jsonrpc.NotJson:
             pass
         except jsonrpc.Unreadable as error:
@@ -305,7 +309,10 @@ class Exchange:
 
     async def _message(self, message: jsonrpc.Message, status: int, headers: Headers) -> tuple[str | None, bool]:
         kept = tuple((n.decode("latin-1"), v.decode("latin-1")) for n, v in headers if n == b"mcp-session-id")
-        outcome = await self.context.custody.receive(self._arrival(message, kept))
+        arrival = self._arrival(message, kept)
+        outcome = await self.context.custody.receive(arrival)
+        if self.call is not None and arrival.call is self.call:
+            self._settle(outcome.item_id or None)
         if isinstance(outcome, Ticket):
             keep = await self._body_from(outcome, status, headers)
             return outcome.item_id, keep
@@ -410,7 +417,9 @@ class Exchange:
         if self.call is not None and arrival.call is self.call:
             self._settle(outcome.item_id or None)
         if isinstance(outcome, Outgoing):
-            if outcome.raw is not None:
+            if outcome.raw is not None and outcome.why is not None and isinstance(message, jsonrpc.Request):
+                await self._tell_server(outcome.raw)
+            elif outcome.raw is not None:
                 await stream.event(Event("message", outcome.raw, event.id, event.retry_ms))
             return
         if self.call is not None and arrival.call is self.call:
@@ -440,6 +449,10 @@ class Exchange:
             if await stream.event(Event("message", outgoing.raw, event.id, event.retry_ms)):
                 await _confirm(stream.writer, ticket)
             return
+        await self._tell_server(outgoing.raw)
+
+    async def _tell_server(self, raw: bytes) -> None:
+        """Answer a request of the server's that the client never saw."""
         endpoint = next((key for key in self.context.sessions.keys_of(self.session) if key.startswith("sse:")), "")[4:] or self.head.target
         dropped = (b"accept", b"last-event-id", b"content-type", b"mcp-method", b"mcp-name")
         headers = (
@@ -453,7 +466,7 @@ class Exchange:
             connection = await self.context.upstream.take(self.writer.get_extra_info("socket"), fresh=True)
             try:
                 async with asyncio.timeout(self.context.policy.bounds.connect_s):
-                    connection.writer.write(request_head("POST", endpoint, headers, len(outgoing.raw)) + outgoing.raw)
+                    connection.writer.write(request_head("POST", endpoint, headers, len(raw)) + raw)
                     await self._final_head(connection)
             finally:
                 connection.close()
