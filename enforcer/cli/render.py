@@ -43,10 +43,16 @@ def print_json(value: Any) -> None:
     sys.stdout.flush()
 
 
+_BLANK = frozenset("\u115f\u1160\u3164\uffa0\u2800")
+"""Letters by their category, and nothing on a screen: Hangul fillers, the empty braille pattern."""
+
+
 def safe(text: str, *, lines: bool = False) -> str:
     """Text with every character that is not plainly printable written as an escape. lines: keep line feeds."""
     return "".join(
-        char if (char == "\n" and lines) or (char.isprintable() and unicodedata.category(char) not in ("Cf", "Co", "Cn", "Cs", "Mn", "Me")) else _escaped(char)
+        char
+        if (char == "\n" and lines) or (char.isprintable() and char not in _BLANK and unicodedata.category(char) not in ("Cf", "Co", "Cn", "Cs", "Mn", "Me"))
+        else _escaped(char)
         for char in text
     )
 

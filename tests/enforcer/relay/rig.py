@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ async def judge(message: jsonrpc.Message) -> Verdict:
 async def until(condition: Callable[[], bool]) -> None:
     """Wait, within bounds, for something to become true."""
     async with asyncio.timeout(LIMIT_S):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  conditions of objects under test, which have no events of their own
             await asyncio.sleep(0.002)
 
 
@@ -142,10 +142,8 @@ class Client:
 
     async def close(self) -> None:
         self.writer.close()
-        try:
+        with suppress(ConnectionError):
             await self.writer.wait_closed()
-        except ConnectionError:
-            pass
 
 
 @dataclass
@@ -190,7 +188,11 @@ async def gate(folder: Path, policy: Policy = QUICK, *answers: Answer, store: An
     async def opener(_client: socket.socket) -> socket.socket:
         sock = socket.socket()
         sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", server.port))
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", server.port))
+        except OSError:
+            sock.close()
+            raise
         return sock
 
     upstream = Upstream(opener, policy.bounds.head_bytes, policy.bounds.connect_s)

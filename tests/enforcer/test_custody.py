@@ -1,0 +1,175 @@
+"""The executor: what is recorded before it takes effect, and what a failing store or judge leads to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from enforcer.custody import Arrival, Custody, Outgoing, Running, StoreFailed, Ticket, record_json
+from enforcer.store import Store
+from escrow import jsonrpc
+from escrow.answers import Why
+from escrow.call import Call, Transport
+from escrow.gate import DecisionRefused
+from escrow.item import State
+from escrow.policy import Escrow, Judging, Policy
+from escrow.principal import from_address
+from escrow.verdict import Finding, Verdict
+
+pytestmark = pytest.mark.anyio
+ME = from_address("192.0.2.1")
+CALL = Call("s", ME, None, Transport.SESSION, 1, "tools/call", "read", "a" * 64)
+LISTING = Call("s", ME, None, Transport.SESSION, 1, "tools/list", "tools/list", "b" * 64)
+HOSTILE = b'{"jsonrpc":"2.0","id":1,"result":"bad"}'
+CLEAN = b'{"jsonrpc":"2.0","id":1,"result":"good"}'
+
+
+async def judge(message: jsonrpc.Message) -> Verdict:
+    if b"crash" in message.raw:
+        raise RuntimeError("the judge crashed")
+    return Verdict("scanner", Finding.HOSTILE if b"bad" in message.raw else Finding.CLEAN, 0.5)
+
+
+def arrival(raw: bytes, call: Call | None = CALL, **changes: Any) -> Arrival:
+    return Arrival(jsonrpc.read(raw), call, "s", ME, None, Transport.SESSION, time.monotonic(), **changes)
+
+
+@pytest.fixture
+async def custody(tmp_path: Path) -> AsyncIterator[Custody]:
+    store = Store(tmp_path / "state")
+    made = Custody(Policy(escrow=Escrow(claim_after_s=60)), "s", store, judge)
+    await made.open()
+    yield made
+    made.close()
+    store.close()
+
+
+async def held(custody: Custody, raw: bytes = HOSTILE, **how: Any) -> Ticket:
+    ticket = await custody.receive(arrival(raw, **how))
+    assert isinstance(ticket, Ticket)
+    return ticket
+
+
+async def test_a_clean_result_goes_out_as_it_came(custody: Custody) -> None:
+    assert await custody.receive(arrival(CLEAN)) == Outgoing(CLEAN)
+    assert await custody.items(tuple(State), 9) == []
+
+
+async def test_a_judge_that_crashes_is_unsure_and_holds(custody: Custody) -> None:
+    ticket = await held(custody, b'{"jsonrpc":"2.0","id":1,"result":"crash"}')
+    item = await custody.item(ticket.item_id)
+    assert item.state is State.HELD and item.verdicts[0].finding is Finding.UNSURE and "RuntimeError" in item.verdicts[0].reasons[0].text
+
+
+async def test_an_answer_to_nobody_is_held_and_never_answered_under_its_own_id(custody: Custody) -> None:
+    ticket = await held(custody, CLEAN, call=None)
+    await custody.deny(ticket.item_id, "bob", "no")
+    assert (await ticket.outcome()).raw is None
+
+
+async def test_a_hostile_result_is_refused_at_once_where_the_policy_says_so(custody: Custody) -> None:
+    custody.policy = Policy(judging=Judging(on_hostile="refuse"))
+    ticket = await held(custody)
+    assert (await ticket.outcome()).why is Why.DENIED
+    assert (await custody.item(ticket.item_id)).decided_by == "policy"
+    assert isinstance(await custody.ask(CALL), Ticket), "the denial stands for the same call"
+
+
+async def test_past_its_bound_escrow_refuses(custody: Custody) -> None:
+    custody.policy = Policy(escrow=Escrow(max_items=1))
+    await held(custody)
+    outgoing = await custody.receive(arrival(HOSTILE))
+    assert isinstance(outgoing, Outgoing) and outgoing.why is Why.DENIED and len(await custody.items(tuple(State), 9)) == 1
+
+
+async def test_an_approval_names_the_bytes_and_is_given_once(custody: Custody) -> None:
+    ticket = await held(custody)
+    with pytest.raises(DecisionRefused):
+        await custody.approve(ticket.item_id, "alice", "w", "0" * 64)
+    digest = (await custody.item(ticket.item_id)).result_sha256
+    await custody.approve(ticket.item_id, "alice", "w", digest)
+    assert await ticket.outcome() == Outgoing(HOSTILE, (), None, ticket.item_id)
+    with pytest.raises(DecisionRefused, match="approved already, by alice"):
+        await custody.deny(ticket.item_id, "bob", "late")
+
+
+async def test_a_redacting_approval_releases_the_other_bytes_and_binds_both_digests(custody: Custody) -> None:
+    ticket = await held(custody)
+    item = await custody.item(ticket.item_id)
+    decided = await custody.approve(item.id, "alice", "w", item.result_sha256, CLEAN)
+    assert (await ticket.outcome()).raw == CLEAN
+    assert decided.result_sha256 == item.result_sha256 != decided.released_sha256
+
+
+async def test_a_redaction_that_was_not_decided_does_not_spoil_a_later_approval(custody: Custody) -> None:
+    ticket = await held(custody)
+    item = await custody.item(ticket.item_id)
+    with pytest.raises(DecisionRefused):
+        await custody.approve(item.id, "alice", "w", "0" * 64, CLEAN)
+    await custody.approve(item.id, "alice", "w", item.result_sha256)
+    assert (await ticket.outcome()).raw == HOSTILE
+
+
+async def test_shredding_refuses_who_waits_and_forgets(custody: Custody) -> None:
+    ticket = await held(custody)
+    await custody.shred(ticket.item_id, "carol")
+    assert (await ticket.outcome()).why is Why.DENIED and await custody.payload(ticket.item_id) is None
+    assert isinstance(await custody.ask(CALL), Running)
+
+
+async def test_looking_at_what_is_over_keeps_nothing_in_memory(custody: Custody) -> None:
+    ticket = await held(custody)
+    await custody.shred(ticket.item_id, "carol")
+    with pytest.raises(DecisionRefused):
+        await custody.deny(ticket.item_id, "bob", "late")
+    assert custody._entries == {} and custody._locks == {}
+    with pytest.raises(KeyError):
+        await custody.deny("hf-0000000000", "bob", "no such item")
+
+
+async def test_a_destruction_that_fails_is_said_and_can_be_repeated(custody: Custody, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticket = await held(custody)
+    shred = custody._store.shred
+    monkeypatch.setattr(custody._store, "shred", lambda item: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(StoreFailed, match="not destroyed yet"):
+        await custody.shred(ticket.item_id, "carol")
+    assert (await ticket.outcome()).why is Why.DENIED
+    monkeypatch.setattr(custody._store, "shred", shred)
+    await custody.shred(ticket.item_id, "carol")
+    assert await custody.payload(ticket.item_id) is None
+
+
+def listing(*names: str, cursor: str | None = None) -> bytes:
+    tools = ",".join(f'{{"name":"{name}"}}' for name in names)
+    more = f',"nextCursor":"{cursor}"' if cursor else ""
+    return f'{{"jsonrpc":"2.0","id":1,"result":{{"tools":[{tools}]{more}}}}}'.encode()
+
+
+async def test_tools_are_trusted_until_the_first_whole_listing_and_held_when_they_change(custody: Custody) -> None:
+    for raw in (listing("a", cursor="2"), listing("b"), listing("a", "b")):
+        assert isinstance(await custody.receive(arrival(raw, LISTING)), Outgoing)
+    ticket = await held(custody, listing("a", "c"), call=LISTING)
+    item = await custody.item(ticket.item_id)
+    assert [verdict.judge for verdict in item.verdicts if verdict.finding is Finding.UNSURE] == ["tools"]
+    await custody.approve(item.id, "alice", "w", item.result_sha256)
+    assert isinstance(await custody.receive(arrival(listing("a", "c"), LISTING)), Outgoing), "approved tools are trusted"
+
+
+async def test_a_clean_result_whose_client_had_gone_waits_for_the_same_call(custody: Custody) -> None:
+    ticket = await held(custody, CLEAN, connected=False)
+    await ticket.failed()
+    again = await custody.ask(CALL)
+    assert isinstance(again, Ticket) and (await again.outcome()).raw == CLEAN
+
+
+async def test_decisions_are_published_as_json(custody: Custody) -> None:
+    queue = custody.follow()
+    ticket = await held(custody)
+    await custody.deny(ticket.item_id, "bob", "no")
+    custody.unreadable("response")
+    records = [record_json(queue.get_nowait()) for _ in range(3)]
+    assert all(record.isascii() for record in records) and ticket.item_id in records[0] and "denied" in records[1]
