@@ -185,16 +185,19 @@ class Custody:
 
     async def ask(self, call: Call) -> Running | Ticket:
         """A client's request came. A `Ticket`: it is a retry, wait there and do not run it. A `Running`: send it to the server."""
-        for item_id in self._by_identity.get(call.identity, ()):
-            entry = self._entries[item_id]
+        for item_id in tuple(self._by_identity.get(call.identity, ())):
+            entry = self._entries.get(item_id)
+            if entry is None:
+                continue
             # A denial stands for the exact call, whether or not its client was there to hear it.
             if entry.item.state is State.DENIED or (entry.item.orphaned and entry.item.state in (State.HELD, State.APPROVED)):
-                return await self._come(item_id, call.id, time.monotonic())
-        for running in self._running.get(call.identity, ()):
+                if (ticket := await self._come(item_id, call.id, time.monotonic())) is not None:
+                    return ticket
+        for running in tuple(self._running.get(call.identity, ())):
             if running.orphaned:
                 left = await asyncio.shield(running.settled)
-                if left is not None and left in self._entries:
-                    return await self._come(left, call.id, time.monotonic())
+                if left is not None and (ticket := await self._come(left, call.id, time.monotonic())) is not None:
+                    return ticket
         running = Running(call)
         self._running.setdefault(call.identity, []).append(running)
         return running
@@ -245,7 +248,8 @@ class Custody:
         self._note(arrival, verdicts, item.state.value, decision.recorded, item.id)
         if not arrival.connected and arrival.call is not None:  # nobody waits here; the same call made again collects it
             return Outgoing(None, (), Why.HELD, item.id)
-        return await self._come(item.id, arrival.answer_id, arrival.asked_at)
+        ticket = await self._come(item.id, arrival.answer_id, arrival.asked_at)
+        return ticket if ticket is not None else self._words(item, arrival.answer_id, Why.EXPIRED)
 
     async def fact(self, item_id: str, fact: gate.Fact) -> None:
         """Something became of a waiter. Facts about items that are over are dropped."""
@@ -412,7 +416,8 @@ class Custody:
         if entry is None:
             return
         await self._apply(item_id, gate.DeadlinePassed(time.time()))
-        if entry.sending is not None:  # on its way: look again once that is over
+        entry = self._entries.get(item_id)  # somebody may have come for it meanwhile
+        if entry is not None and entry.sending is not None:  # on its way: look again once that is over
             self._timers[item_id] = asyncio.get_running_loop().call_later(5, self._expire, item_id)
         else:
             self._forget(item_id)
@@ -428,11 +433,14 @@ class Custody:
             if not ids:
                 del self._by_identity[entry.item.identity]
 
-    async def _come(self, item_id: str, answer_id: int | str | None, asked_at: float) -> Ticket:
+    async def _come(self, item_id: str, answer_id: int | str | None, asked_at: float) -> Ticket | None:
+        """A waiter at an item; None where the item was over before it came."""
         self._next += 1
         ticket = Ticket(self, item_id, self._next, answer_id)
         self._tickets[ticket.number] = ticket
-        await self._apply(item_id, gate.WaiterCame(ticket.number))
+        if not await self._apply(item_id, gate.WaiterCame(ticket.number)):
+            del self._tickets[ticket.number]
+            return None
         if not ticket.answered.done():
             wait_s = max(0.0, asked_at + self.policy.escrow.claim_after_s - time.monotonic())
             loop = asyncio.get_running_loop()
@@ -459,13 +467,18 @@ class Custody:
             self._forget(item_id)
         return item
 
-    async def _apply(self, item_id: str, fact: gate.Fact) -> None:
-        """One fact, one step, its orders in order. `Record` is synced before what follows; where that fails nothing follows."""
+    async def _apply(self, item_id: str, fact: gate.Fact) -> bool:
+        """One fact, one step, its orders in order. `Record` is synced before what follows; where that fails nothing is sent.
+
+        False where the item is over and forgotten, perhaps while this waited for its turn.
+        """
         lock = self._locks.get(item_id)
         if lock is None:
-            return
+            return False
         async with lock:
-            before = self._entries[item_id]
+            before = self._entries.get(item_id)
+            if before is None:
+                return False
             entry, orders = gate.step(before, fact)
             failed: StoreFailed | None = None
             for order in orders:
@@ -495,6 +508,7 @@ class Custody:
                 self._forget(item_id)
             if failed is not None:
                 raise failed
+        return True
 
     async def _send(self, item: Item, waiter: int) -> None:
         ticket = self._tickets.pop(waiter, None)
