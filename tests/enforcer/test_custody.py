@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -143,6 +144,19 @@ async def test_a_destruction_that_fails_is_said_and_can_be_repeated(custody: Cus
     assert await custody.payload(ticket.item_id) is None
 
 
+async def test_who_comes_while_the_last_one_is_being_delivered_makes_a_new_call(custody: Custody) -> None:
+    ticket = await held(custody)
+    item = await custody.item(ticket.item_id)
+    await custody.approve(item.id, "alice", "w", item.result_sha256)
+    await ticket.failed()
+    again = await custody.ask(CALL)
+    assert isinstance(again, Ticket)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(again.delivered())
+        asked = group.create_task(custody.ask(CALL))
+    assert isinstance(asked.result(), Running)
+
+
 def listing(*names: str, cursor: str | None = None) -> bytes:
     tools = ",".join(f'{{"name":"{name}"}}' for name in names)
     more = f',"nextCursor":"{cursor}"' if cursor else ""
@@ -160,8 +174,8 @@ async def test_tools_are_trusted_until_the_first_whole_listing_and_held_when_the
 
 
 async def test_a_clean_result_whose_client_had_gone_waits_for_the_same_call(custody: Custody) -> None:
-    ticket = await held(custody, CLEAN, connected=False)
-    await ticket.failed()
+    nobody = await custody.receive(arrival(CLEAN, connected=False))
+    assert isinstance(nobody, Outgoing) and nobody.raw is None and nobody.item_id
     again = await custody.ask(CALL)
     assert isinstance(again, Ticket) and (await again.outcome()).raw == CLEAN
 

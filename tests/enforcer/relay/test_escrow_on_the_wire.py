@@ -72,7 +72,7 @@ async def test_at_the_deadline_the_waiter_is_told_and_a_new_call_runs(answer: by
 
 async def test_of_several_waiters_one_gets_the_bytes_and_the_others_the_claim(tmp_path: Path) -> None:
     async with gate(tmp_path, QUICK, BODY) as rig:
-        await rig.ask(call(0))
+        await rig.ask(call(1))
         item_id = await rig.held()
         rig.custody.policy = PATIENT
         waiters = [await rig.client() for _ in range(3)]
