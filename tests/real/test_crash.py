@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 
 from tests.real import client, gate, server
+from tests.real.conftest import FULL
 from tests.real.hostile import SECRET, document
 
 
-@pytest.mark.parametrize("steer", [False, pytest.param(True, marks=pytest.mark.bpf)])
-@pytest.mark.parametrize("name", ["py2-modern", "py2-legacy"])
+STEERED = pytest.param("py2-legacy", True, marks=pytest.mark.bpf)
+ALL = [("py2-legacy", False), pytest.param("py2-modern", True, marks=pytest.mark.bpf)] if FULL else []
+
+
+@pytest.mark.parametrize(("name", "steer"), [("py2-modern", False), STEERED, *ALL])
 def test_a_held_result_survives_kill_9_and_is_released_after_it(name: str, steer: bool, tmp_path: Path) -> None:
     if reason := gate.missing():
         pytest.skip(reason)
