@@ -11,7 +11,6 @@ from tests.real import client, gate, server
 from tests.real.conftest import FULL
 from tests.real.hostile import SECRET, document
 
-
 STEERED = pytest.param("py2-legacy", True, marks=pytest.mark.bpf)
 ALL = [("py2-legacy", False), pytest.param("py2-modern", True, marks=pytest.mark.bpf)] if FULL else []
 
