@@ -38,7 +38,9 @@ def follow(path: Path, op: str, timeout_s: float | None = None, **args: Any) -> 
                         raise Refused(answer["refused"])
                     yield answer["value"]
                 if not got:
-                    raise Unreachable("the daemon closed the connection: only root and the user it was started by may ask")
+                    raise ConnectionResetError
+    except ConnectionResetError:
+        raise Unreachable("the daemon closed the connection: only root and the user it was started by may ask") from None
     except PermissionError:
         raise Unreachable(f"{path}: permission denied; run this as root, or as the user who started it") from None
     except (OSError, ValueError) as error:

@@ -94,7 +94,10 @@ def test_a_message_with_lone_surrogates_is_still_a_message_afterwards() -> None:
     assert isinstance(read, jsonrpc.Response) and "secret" not in json.dumps(read.value)
 
 
-@given(st.recursive(st.text(max_size=10) | st.integers(), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner), max_leaves=8))
+LEAVES = st.text(max_size=10) | st.integers()
+
+
+@given(st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner), max_leaves=8))
 def test_nothing_named_is_left_in_any_place(value: Any) -> None:
     planted = {"content": [value, SECRET, {"k": [value, f"{value}{SECRET}"]}]}
     assert "swordfish" not in json.dumps(redacted(planted, "swordfish"))

@@ -41,7 +41,10 @@ def test_every_command_and_option_has_help(path: tuple[str, ...], command: click
     assert run(monkeypatch, *path, "--help") == 0
 
 
-CONTRACT = ["start", "proxy", "stop", "status", "doctor", "test", "scan", "verdicts", "escrow/ls", "escrow/show", "escrow/approve", "escrow/deny", "escrow/replay", "escrow/shred", "tools/ls", "tools/diff", "tools/trust", "policy/show", "policy/check"]
+CONTRACT = [
+    "start", "proxy", "stop", "status", "doctor", "test", "scan", "verdicts", "escrow/ls", "escrow/show", "escrow/approve", "escrow/deny",
+    "escrow/replay", "escrow/shred", "tools/ls", "tools/diff", "tools/trust", "policy/show", "policy/check",
+]
 
 
 @pytest.mark.parametrize("name", CONTRACT)

@@ -15,6 +15,7 @@ from tests.enforcer.relay.rig import PATIENT, QUICK, SECRET, Answer, Client, Rig
 pytestmark = pytest.mark.anyio
 BAD = result(SECRET)
 BODY, EVENTS = reply(BAD), stream(b"id: 5\ndata: " + BAD + b"\n\n")
+ACCEPTED = b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"
 SESSION = b"Mcp-Session-Id: s1"
 MODERN = b"MCP-Protocol-Version: 2026-07-28"
 
@@ -152,7 +153,7 @@ async def test_a_new_session_of_the_same_principal_gets_it(tmp_path: Path) -> No
 
 async def test_a_cancelled_call_leaves_its_item_for_a_retry(tmp_path: Path) -> None:
     cancelled = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}}
-    async with gate(tmp_path, PATIENT, BODY, b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n") as rig:
+    async with gate(tmp_path, PATIENT, BODY, ACCEPTED, ACCEPTED) as rig:
         client = await rig.client()
         await client.send(call(1, "read", SESSION))
         item_id = await rig.held()

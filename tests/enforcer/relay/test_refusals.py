@@ -69,7 +69,7 @@ async def test_a_credential_is_asked_for_where_the_policy_wants_one(tmp_path: Pa
 async def test_what_the_client_framed_is_framed_anew(tmp_path: Path) -> None:
     async with gate(tmp_path, QUICK, reply(result("ok"))) as rig:
         body = call().partition(b"\r\n\r\n")[2]
-        head = b"POST /mcp?q=1 HTTP/1.1\r\nHost: kept.example\r\nTransfer-Encoding: chunked\r\nAccept-Encoding: gzip\r\nRange: bytes=0-1\r\nTE: trailers\r\n\r\n"
+        head = b"POST /mcp?q=1 HTTP/1.1\r\nHost: kept.example\r\nTransfer-Encoding: chunked\r\nAccept-Encoding: gzip\r\nRange: bytes=0-1\r\nTE: x\r\n\r\n"
         answer = await rig.ask(head + b"%x\r\n%b\r\n%x;x=y\r\n%b\r\n0\r\nX-Trailer: 1\r\n\r\n" % (3, body[:3], len(body) - 3, body[3:]))
         assert answer.body == result("ok")
         [asked] = rig.server.asked

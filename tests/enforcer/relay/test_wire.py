@@ -64,7 +64,10 @@ async def test_a_response_without_a_length_ends_with_its_connection() -> None:
     assert await parsed.head() is not None and await parsed.body(6) == b"abcdef"
 
 
-@pytest.mark.parametrize("raw", [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", b"HTTP/1.1 2"])
+@pytest.mark.parametrize(
+    "raw",
+    [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", b"HTTP/1.1 2"],
+)
 async def test_a_response_that_is_cut_off_is_never_taken_for_whole(raw: bytes) -> None:
     with pytest.raises(Closed):
         await read(raw, client=False)
