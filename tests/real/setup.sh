@@ -27,6 +27,7 @@ npm_packages() {
 environment() {
     if done_for "$1" "$2" && [ -x "build/venv-$1/bin/python" ]; then return; fi
     say "installing $2 into build/venv-$1"
+    rm -rf "build/venv-$1"
     /usr/bin/python3 -m venv "build/venv-$1"
     "build/venv-$1/bin/pip" install --disable-pip-version-check -q "$2" >"build/venv-$1.log" 2>&1 || { cat "build/venv-$1.log" >&2; exit 1; }
     printf %s "$2" >"build/.real-$1"
