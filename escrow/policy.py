@@ -108,9 +108,7 @@ class Policy(_Table):
         """Whether a response to this request may be something else than MCP. The query is no part of the path."""
         bare = path.partition("?")[0]
         climbs = ".." in bare.replace("%2e", ".").replace("%2E", ".")  # servers decode before they resolve
-        return not climbs and any(
-            method == verb and fnmatch.fnmatchcase(bare, glob) for verb, _, glob in (entry.partition(" ") for entry in self.passthrough)
-        )
+        return not climbs and any(method == verb and fnmatch.fnmatchcase(bare, glob) for verb, _, glob in (entry.partition(" ") for entry in self.passthrough))
 
 
 def load(text: str, source: str = "policy") -> Policy:

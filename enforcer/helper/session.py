@@ -171,6 +171,9 @@ class Session:
             self.tell(opened)
 
     def _distrust(self, why: str) -> None:
+        if self._stopping:  # a daemon that ends in order closes its end: nothing to say
+            asyncio.get_running_loop().remove_reader(self._channel.fileno())
+            return
         log.error("the daemon is killed: %s", why)
         asyncio.get_running_loop().remove_reader(self._channel.fileno())
         self._kill()

@@ -1,9 +1,9 @@
 """What the kernel side can fail with.
 
-    KernelError           one sentence for the operator, our words
-      ├ Missing           the machine lacks something (libbpf, sk_lookup, bpffs, a capability); `holdfast proxy` needs none of it
-      ├ NoNamespace       the --netns asked for does not exist, or vanished
-      └ NotOurs           somebody else stands in the way: another sk_lookup program, connections that cannot be ended
+KernelError           one sentence for the operator, our words
+  ├ Missing           the machine lacks something (libbpf, sk_lookup, bpffs, a capability); `holdfast proxy` needs none of it
+  ├ NoNamespace       the --netns asked for does not exist, or vanished
+  └ NotOurs           somebody else stands in the way: another sk_lookup program, connections that cannot be ended
 """
 
 from __future__ import annotations

@@ -268,4 +268,3 @@ def get(path: Path) -> int | None:
     if number == errno.ENOENT:
         return None
     raise BpfError(f"open the pin {path}: {os.strerror(number)}", number)
-

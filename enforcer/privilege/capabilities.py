@@ -18,8 +18,15 @@ NET_ADMIN = 12
 SYS_ADMIN = 21
 BPF = 39
 
-NEEDED_TO_START: dict[int, str] = {SYS_ADMIN: "CAP_SYS_ADMIN", NET_ADMIN: "CAP_NET_ADMIN", BPF: "CAP_BPF", SETUID: "CAP_SETUID", SETGID: "CAP_SETGID",
-                                   SETPCAP: "CAP_SETPCAP", KILL: "CAP_KILL"}
+NEEDED_TO_START: dict[int, str] = {
+    SYS_ADMIN: "CAP_SYS_ADMIN",
+    NET_ADMIN: "CAP_NET_ADMIN",
+    BPF: "CAP_BPF",
+    SETUID: "CAP_SETUID",
+    SETGID: "CAP_SETGID",
+    SETPCAP: "CAP_SETPCAP",
+    KILL: "CAP_KILL",
+}
 
 KEPT: dict[int, str] = {
     NET_ADMIN: "lists the programs attached to the namespace, every tick",

@@ -101,4 +101,3 @@ def _close_all_but(kept: set[int]) -> None:
 def _raise_nofile() -> None:
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-

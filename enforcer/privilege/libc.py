@@ -85,7 +85,5 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
     """Set the calling thread's capability sets, each a bit mask (capset(2))."""
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     low, high = 0xFFFFFFFF, 32
-    data = (ctypes.c_uint32 * 6)(
-        effective & low, permitted & low, inheritable & low, effective >> high, permitted >> high, inheritable >> high
-    )
+    data = (ctypes.c_uint32 * 6)(effective & low, permitted & low, inheritable & low, effective >> high, permitted >> high, inheritable >> high)
     _check(_libc.capset(header, data), "capset")

@@ -61,9 +61,7 @@ def test_id_and_session_are_no_part_of_a_calls_identity() -> None:
     assert first.identity == again.identity
 
 
-@pytest.mark.parametrize(
-    "changes", [{"principal": from_address("192.0.2.2")}, {"server": "other"}, {"params": {"name": "u"}}, {"method": "prompts/get"}]
-)
+@pytest.mark.parametrize("changes", [{"principal": from_address("192.0.2.2")}, {"server": "other"}, {"params": {"name": "u"}}, {"method": "prompts/get"}])
 def test_server_principal_method_name_and_arguments_are(changes: dict[str, Any]) -> None:
     method, params = changes.pop("method", "tools/call"), changes.pop("params", {"name": "t"})
     assert call(method, params, **changes).identity != call("tools/call", {"name": "t"}).identity

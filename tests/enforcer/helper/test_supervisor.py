@@ -202,5 +202,3 @@ def _connecting(port: int) -> set[int]:
 def _swallow(inside: Net) -> None:
     with contextlib.suppress(OSError):
         inside.ask("127.0.0.1", PORT)
-
-
