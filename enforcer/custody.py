@@ -186,6 +186,9 @@ class Custody:
     async def ask(self, call: Call) -> Running | Ticket:
         """A client's request came. A `Ticket`: it is a retry, wait there and do not run it. A `Running`: send it to the server."""
         for item_id in tuple(self._by_identity.get(call.identity, ())):
+            if (lock := self._locks.get(item_id)) is not None:
+                async with lock:  # that its client left may be being written just now
+                    pass
             entry = self._entries.get(item_id)
             if entry is None:
                 continue

@@ -124,7 +124,7 @@ class Exchange:
         if (session := self.context.sessions.get("sse:" + self.head.target)) is not None:
             self.transport, self.session = Transport.HTTP_SSE, session
         elif session_id is not None:
-            self.session = self.context.sessions.start(session_id.decode("latin-1"), own)
+            self.session = self.context.sessions.start("id:" + session_id.decode("latin-1"), own)
         elif version is not None and version >= _MODERN:
             self.transport = Transport.STATELESS
         self.principal = self.session.principal if self.session else own
@@ -281,9 +281,9 @@ class Exchange:
         """A response with its whole body: a message, nothing, or something that only `passthrough` lets by."""
         headers = _kept(head)
         if head.status == 200 and (session_id := head.get(b"mcp-session-id")) is not None and self.session is None:
-            self.session = self.context.sessions.start(session_id.decode("latin-1"), self.principal)
+            self.session = self.context.sessions.start("id:" + session_id.decode("latin-1"), self.principal)
         if self.head.method == "DELETE" and head.status < 300 and (ended := self.head.get(b"mcp-session-id")) is not None:
-            self.context.sessions.end(ended.decode("latin-1"))
+            self.context.sessions.end("id:" + ended.decode("latin-1"))
         if not body:
             return None, await self._send(head.status, headers, b"") and self.head.keep_alive
         try:
@@ -355,7 +355,7 @@ class Exchange:
     async def _stream(self, connection: Connection, head: Head) -> tuple[str | None, bool]:
         """Relay an event stream: every event judged in order; a held one steps aside so that later ones pass."""
         if (session_id := head.get(b"mcp-session-id")) is not None and self.session is None:
-            self.session = self.context.sessions.start(session_id.decode("latin-1"), self.principal)
+            self.session = self.context.sessions.start("id:" + session_id.decode("latin-1"), self.principal)
             if self.call:
                 self.session.asked(self.call)
         self.answered = True

@@ -45,7 +45,7 @@ class Session:
 
 
 class Sessions:
-    """By session id or HTTP+SSE endpoint; the least recently used go first."""
+    """By "id:" and session id, or "sse:" and HTTP+SSE endpoint; the least recently used go first."""
 
     def __init__(self) -> None:
         self._all: OrderedDict[str, Session] = OrderedDict()
@@ -74,4 +74,4 @@ class Sessions:
 
     def id_of(self, session: Session | None) -> str | None:
         """The `Mcp-Session-Id` of a session; None where it has none."""
-        return next((key for key in self.keys_of(session) if not key.startswith("sse:")), None)
+        return next((key[3:] for key in self.keys_of(session) if key.startswith("id:")), None)

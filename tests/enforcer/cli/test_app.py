@@ -42,8 +42,25 @@ def test_every_command_and_option_has_help(path: tuple[str, ...], command: click
 
 
 CONTRACT = [
-    "start", "proxy", "stop", "status", "doctor", "test", "scan", "verdicts", "escrow/ls", "escrow/show", "escrow/approve", "escrow/deny",
-    "escrow/replay", "escrow/shred", "tools/ls", "tools/diff", "tools/trust", "policy/show", "policy/check",
+    "start",
+    "proxy",
+    "stop",
+    "status",
+    "doctor",
+    "test",
+    "scan",
+    "verdicts",
+    "escrow/ls",
+    "escrow/show",
+    "escrow/approve",
+    "escrow/deny",
+    "escrow/replay",
+    "escrow/shred",
+    "tools/ls",
+    "tools/diff",
+    "tools/trust",
+    "policy/show",
+    "policy/check",
 ]
 
 
