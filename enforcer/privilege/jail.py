@@ -51,6 +51,9 @@ def enter_empty() -> None:
 def enter(state_dir: Path) -> None:
     """A root with the installation read-only, /state, and an empty /tmp."""
     _new_root()
+    # First, so that an installation that itself lies below /tmp is bound into it.
+    _inside(Path("/tmp")).mkdir()  # inside the new root
+    libc.mount("tmpfs", str(_inside(Path("/tmp"))), "tmpfs", _PLAIN, _TMP_OPTIONS)
     bound: list[Path] = []
     for source in _sources():
         if not any(source.is_relative_to(done) for done in bound):
@@ -58,8 +61,6 @@ def enter(state_dir: Path) -> None:
             _bind(source, source, libc.MS_NODEV if not source.is_relative_to("/dev") else 0)
     _bind_at(state_dir, STATE)
     libc.mount("none", str(_inside(STATE)), None, libc.MS_REMOUNT | libc.MS_BIND | _PLAIN)
-    _inside(Path("/tmp")).mkdir()  # inside the new root
-    libc.mount("tmpfs", str(_inside(Path("/tmp"))), "tmpfs", _PLAIN, _TMP_OPTIONS)
     _become_root()
 
 

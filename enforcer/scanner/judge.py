@@ -6,6 +6,7 @@ signal rules add to it, is compared with the thresholds; whatever was not looked
 
 from __future__ import annotations
 
+import re
 from time import perf_counter
 from typing import Final
 
@@ -23,6 +24,13 @@ MAX_REASONS: Final = 16
 RULE_SCORE: Final = 0.99
 SIGNALS_ALONE: Final = 3.5
 """Logits that signal rules must add up to in one text to hold it whatever the classifier says."""
+
+DEFINITION_MARGIN: Final = 3.0
+"""Logits that the classifier's window must have more where a server describes itself and its tools: such texts instruct by their nature,
+and of published servers' lists the classifier would hold every other one. Rules and hidden text count there as everywhere, and a list
+that changes is held whatever it says."""
+
+_DEFINITION: Final = re.compile(r"/result/(?:tools|prompts|resources|resourceTemplates)/\d+/|/result/instructions$")
 
 MAX_POINTER_CHARS: Final = 1024
 """Longest pointer reported; a longer one, out of keys an attacker made long, is given as the whole document."""
@@ -135,6 +143,8 @@ class Scanner:
                 if hostile:
                     continue
                 return None
+            if _DEFINITION.match(pointer):
+                logit -= DEFINITION_MARGIN
             read[window.digest] = (logit + window.bonus, window.bonus, pointer, window)
         count = len(read)
         threshold = self._head.threshold(count)
