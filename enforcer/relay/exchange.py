@@ -210,8 +210,15 @@ class Exchange:
             return None, await self._fail(502, "the guarded server cannot be reached")
         keep_upstream = False
         try:
-            connection.writer.write(request_head(self.head.method, self.head.target, self._forwarded(), len(self.body)) + self.body)
-            head = await self._response_head(connection)
+            try:
+                head = await self._put(connection)
+            except (Closed, ConnectionError, OSError):
+                # The server closed an idle connection as we took it. A call may have begun to run and is never sent twice; the rest may.
+                if not connection.used or self.call is not None:
+                    raise
+                connection.close()
+                connection = await self.context.upstream.take(self.writer.get_extra_info("socket"), fresh=True)
+                head = await self._put(connection)
             if head is None:
                 return None, False
             kind = (head.get(b"content-type") or b"").split(b";")[0].strip().lower()
@@ -222,23 +229,24 @@ class Exchange:
             if self.head.method == "HEAD" or head.status in (204, 304):
                 return None, await self._send(head.status, _kept(head), b"") and False
             body = await self._drain_body(connection)
-            keep_upstream = head.keep_alive
             if body is None:
                 return None, False
+            if head.keep_alive:  # now, not after a person has decided
+                keep_upstream = True
+                self.context.upstream.give_back(connection)
             return await self._whole(head, body)
-        except (Closed, ConnectionError, OSError):
+        except (Closed, ConnectionError, OSError, UpstreamDown):
             return None, await self._fail(502, "the guarded server closed the connection in the middle of its answer")
         except (BadMessage, EventTooLarge) as error:
             self.context.custody.unreadable("response")
             return None, await self._fail(502, f"the guarded server's answer is refused: {error}")
         finally:
-            if keep_upstream:
-                self.context.upstream.give_back(connection)
-            else:
+            if not keep_upstream:
                 connection.close()
 
-    async def _response_head(self, connection: Connection) -> Head | None:
-        """The final response head; None where the client left and the call may be cancelled."""
+    async def _put(self, connection: Connection) -> Head | None:
+        """Send the request; the final response head, or None where the client left and the call may be cancelled."""
+        connection.writer.write(request_head(self.head.method, self.head.target, self._forwarded(), len(self.body)) + self.body)
         work = asyncio.ensure_future(self._final_head(connection))
         return await self._unless_gone(work)
 
