@@ -126,6 +126,8 @@ class Running:
 
     call: Call
     orphaned: bool = False
+    asked_client: bool = False
+    """The server asked the client something meanwhile: with that client gone the call may never end, so nobody waits for it."""
     settled: asyncio.Future[str | None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -197,7 +199,7 @@ class Custody:
                 if (ticket := await self._come(item_id, call.id, time.monotonic())) is not None:
                     return ticket
         for running in tuple(self._running.get(call.identity, ())):
-            if running.orphaned:
+            if running.orphaned and not running.asked_client:
                 left = await asyncio.shield(running.settled)
                 if left is not None and (ticket := await self._come(left, call.id, time.monotonic())) is not None:
                     return ticket

@@ -419,6 +419,8 @@ class Exchange:
         except jsonrpc.Unreadable:
             await self._unreadable_event(stream)
             return
+        if isinstance(message, jsonrpc.Request) and self.running is not None:
+            self.running.asked_client = True
         arrival = self._arrival(message)
         outcome = await self.context.custody.receive(arrival)
         shown = Event("message", b"", event.id, event.retry_ms)
