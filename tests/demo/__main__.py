@@ -24,6 +24,7 @@ def main() -> int:
     picture: Path = parser.parse_args().picture
     screen, began = Screen(), time.monotonic()
     signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit it ignored
     try:
         with Demo() as demo:
             anyio.run(Story(demo, screen, picture).tell)
