@@ -35,13 +35,13 @@ def checks() -> list[Check]:
     release = platform.release()
     parts = release.split("-")[0].split(".")
     numbers = [int("".join(c for c in part if c.isdigit()) or 0) for part in parts[:2]]
-    kernel = sys.platform == "linux" and numbers >= [5, 9]
+    kernel = sys.platform == "linux" and numbers >= [5, 17]
     capabilities = _effective()
     wanted = {"CAP_BPF": 39, "CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
     missing = [name for name, bit in wanted.items() if not capabilities >> bit & 1]
     objects = Path(__file__).parent.parent / "kernel/objects/steer.bpf.o"
     return [
-        Check("kernel", kernel, f"{sys.platform} {release}", True, "no steering: clients must be pointed at `holdfast proxy`", "Linux 5.9 or newer"),
+        Check("kernel", kernel, f"{sys.platform} {release}", True, "no steering: clients must be pointed at `holdfast proxy`", "Linux 5.17 or newer"),
         Check(
             "BTF",
             Path("/sys/kernel/btf/vmlinux").exists(),
