@@ -150,7 +150,8 @@ def _streams(server: PoisonedServer) -> None:
         from mcp.types import SamplingMessage
 
         message = SamplingMessage.model_validate({"role": "user", "content": {"type": "text", "text": prompt}})
-        said = await ctx.session.create_message(messages=[message], max_tokens=100)
+        # On this call's own stream: on the session's it is lost where the client's GET has not come yet, with or without a gate.
+        said = await ctx.session.create_message(messages=[message], max_tokens=100, related_request_id=ctx.request_id)
         return f"LLM response: {getattr(said.content, 'text', '')}"
 
 
