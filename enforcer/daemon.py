@@ -22,7 +22,7 @@ from typing import Any
 import anyio
 
 from enforcer.control.server import ControlServer
-from enforcer.custody import Custody
+from enforcer.custody import Custody, Judges
 from enforcer.helper.channel import HelperChannel
 from enforcer.helper.messages import Enforcing, Fact, NotEnforcing, Stop, WorkerEnded, WorkerStarted
 from enforcer.inherited import Inherited, TlsMaterial
@@ -88,7 +88,7 @@ class _Daemon:
         for worker in given.workers:
             self.pool.add(worker)
         store = Store(given.state_dir)
-        self.custody = Custody(policy, given.server, store, _judge(scanner, self.pool))
+        self.custody = Custody(policy, given.server, store, _judges(scanner, self.pool))
         await self.custody.open()
         if given.helper is not None:
             self.channel = HelperChannel(given.helper, self._heard)
@@ -210,12 +210,14 @@ class _Daemon:
         }
 
 
-def _judge(scanner: Scanner, pool: WorkerPool) -> Any:
-    async def judge(message: jsonrpc.Message) -> Verdict:
-        quick = scanner.quick(_document(message), len(message.raw))
-        return quick if quick is not None else await pool.judge(message.raw, "message")
+def _judges(scanner: Scanner, pool: WorkerPool) -> Judges:
+    def quick(message: jsonrpc.Message) -> Verdict | None:
+        return scanner.quick(_document(message), len(message.raw))
 
-    return judge
+    async def judge(message: jsonrpc.Message) -> Verdict:
+        return quick(message) or await pool.judge(message.raw, "message")
+
+    return Judges(judge, quick)
 
 
 def _document(message: jsonrpc.Message) -> Any:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from escrow.call import Kind, Transport
 from escrow.verdict import Verdict
@@ -82,6 +82,8 @@ class Item:
     reason: str | None = None
     released_sha256: str | None = None
     delivered_at: float | None = None
+    holds: Literal["result", "request"] = "result"
+    """What is held: what came back, or the call itself, because of its arguments. `result_sha256` is the digest of either."""
 
     @property
     def identity(self) -> tuple[str, str, str, str, str]:
@@ -93,6 +95,7 @@ class Item:
         return {
             "id": self.id,
             "state": self.state.value,
+            "holds": self.holds,
             "kind": self.kind.value,
             "tool": self.tool,
             "method": self.method,

@@ -79,9 +79,11 @@ class Exchange:
             self.call = call_of(
                 message, server=self.context.server, principal=self.principal, session=self.session.name if self.session else None, transport=self.transport
             )
-            asked = await self.context.custody.ask(self.call)
+            asked = await self.context.custody.ask(self.call, message)
             if isinstance(asked, Ticket):
                 return await self._from_escrow(asked)
+            if isinstance(asked, Outgoing):
+                return await self._send(200, ((b"content-type", b"application/json"),), asked.raw or b"") and self.head.keep_alive
             self.running = asked
             if self.session:
                 self.session.asked(self.call)

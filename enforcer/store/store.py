@@ -24,6 +24,7 @@ CREATE TABLE IF NOT EXISTS tools (server TEXT NOT NULL, name TEXT NOT NULL, sha2
 CREATE TABLE IF NOT EXISTS offered (server TEXT NOT NULL, name TEXT NOT NULL, sha256 TEXT NOT NULL, definition TEXT NOT NULL, seen_at REAL NOT NULL,
   PRIMARY KEY (server, name)) STRICT;
 CREATE TABLE IF NOT EXISTS baselines (server TEXT PRIMARY KEY) STRICT;
+CREATE TABLE IF NOT EXISTS lock (one INTEGER PRIMARY KEY CHECK (one = 1), by TEXT NOT NULL, why TEXT NOT NULL, at REAL NOT NULL) STRICT;
 """
 
 _KEYS = "CREATE TABLE IF NOT EXISTS keys (id TEXT PRIMARY KEY, key BLOB NOT NULL) STRICT;"
@@ -152,6 +153,19 @@ class Store:
 
     def offered(self, server: str) -> list[tuple[str, str, str]]:
         return [(row[0], row[1], row[2]) for row in self._rows("SELECT name, sha256, definition FROM offered WHERE server = ?", (server,))]
+
+    # --- the kill switch ---
+
+    def locked(self) -> tuple[str, str, float] | None:
+        """(by, why, at) where a person has locked the server."""
+        rows = self._rows("SELECT by, why, at FROM lock", ())
+        return (rows[0][0], rows[0][1], rows[0][2]) if rows else None
+
+    def lock(self, by: str, why: str, at: float) -> None:
+        self._run(self._items, [("INSERT OR REPLACE INTO lock VALUES (1, ?, ?, ?)", (by, why, at))])
+
+    def unlock(self) -> None:
+        self._run(self._items, [("DELETE FROM lock", ())])
 
     # --- SQLite ---
 

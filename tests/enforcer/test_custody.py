@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from enforcer.custody import Arrival, Custody, Outgoing, Running, StoreFailed, Ticket, record_json
+from enforcer.custody import Arrival, Custody, Judges, Outgoing, Running, StoreFailed, Ticket, record_json
 from enforcer.store import Store
 from escrow import jsonrpc
 from escrow.answers import Why
@@ -25,6 +25,7 @@ pytestmark = pytest.mark.anyio
 ME = from_address("192.0.2.1")
 CALL = Call("s", ME, None, Transport.SESSION, 1, "tools/call", "read", "a" * 64)
 LISTING = Call("s", ME, None, Transport.SESSION, 1, "tools/list", "tools/list", "b" * 64)
+ASKED = jsonrpc.Request(1, "tools/call", {"name": "read"}, b"{}")
 HOSTILE = b'{"jsonrpc":"2.0","id":1,"result":"bad"}'
 CLEAN = b'{"jsonrpc":"2.0","id":1,"result":"good"}'
 
@@ -42,7 +43,7 @@ def arrival(raw: bytes, call: Call | None = CALL, **changes: Any) -> Arrival:
 @pytest.fixture
 async def custody(tmp_path: Path) -> AsyncIterator[Custody]:
     store = Store(tmp_path / "state")
-    made = Custody(Policy(escrow=Escrow(claim_after_s=60)), "s", store, judge)
+    made = Custody(Policy(escrow=Escrow(claim_after_s=60)), "s", store, Judges(judge))
     await made.open()
     yield made
     made.close()
@@ -77,7 +78,7 @@ async def test_a_hostile_result_is_refused_at_once_where_the_policy_says_so(cust
     ticket = await held(custody)
     assert (await ticket.outcome()).why is Why.DENIED
     assert (await custody.item(ticket.item_id)).decided_by == "policy"
-    assert isinstance(await custody.ask(CALL), Ticket), "the denial stands for the same call"
+    assert isinstance(await custody.ask(CALL, ASKED), Ticket), "the denial stands for the same call"
 
 
 async def test_past_its_bound_escrow_refuses(custody: Custody) -> None:
@@ -119,7 +120,7 @@ async def test_shredding_refuses_who_waits_and_forgets(custody: Custody) -> None
     ticket = await held(custody)
     await custody.shred(ticket.item_id, "carol")
     assert (await ticket.outcome()).why is Why.DENIED and await custody.payload(ticket.item_id) is None
-    assert isinstance(await custody.ask(CALL), Running)
+    assert isinstance(await custody.ask(CALL, ASKED), Running)
 
 
 async def test_looking_at_what_is_over_keeps_nothing_in_memory(custody: Custody) -> None:
@@ -127,19 +128,19 @@ async def test_looking_at_what_is_over_keeps_nothing_in_memory(custody: Custody)
     await custody.shred(ticket.item_id, "carol")
     with pytest.raises(DecisionRefused):
         await custody.deny(ticket.item_id, "bob", "late")
-    assert custody._entries == {} and custody._locks == {}
+    assert custody._executor.entries == {} and custody._executor._locks == {}
     with pytest.raises(KeyError):
         await custody.deny("hf-0000000000", "bob", "no such item")
 
 
 async def test_a_destruction_that_fails_is_said_and_can_be_repeated(custody: Custody, monkeypatch: pytest.MonkeyPatch) -> None:
     ticket = await held(custody)
-    shred = custody._store.shred
-    monkeypatch.setattr(custody._store, "shred", lambda item: (_ for _ in ()).throw(OSError("full")))
+    shred = custody._store.store.shred
+    monkeypatch.setattr(custody._store.store, "shred", lambda item: (_ for _ in ()).throw(OSError("full")))
     with pytest.raises(StoreFailed, match="not destroyed yet"):
         await custody.shred(ticket.item_id, "carol")
     assert (await ticket.outcome()).why is Why.DENIED
-    monkeypatch.setattr(custody._store, "shred", shred)
+    monkeypatch.setattr(custody._store.store, "shred", shred)
     await custody.shred(ticket.item_id, "carol")
     assert await custody.payload(ticket.item_id) is None
 
@@ -149,11 +150,11 @@ async def test_who_comes_while_the_last_one_is_being_delivered_makes_a_new_call(
     item = await custody.item(ticket.item_id)
     await custody.approve(item.id, "alice", "w", item.result_sha256)
     await ticket.failed()
-    again = await custody.ask(CALL)
+    again = await custody.ask(CALL, ASKED)
     assert isinstance(again, Ticket)
     async with asyncio.TaskGroup() as group:
         group.create_task(again.delivered())
-        asked = group.create_task(custody.ask(CALL))
+        asked = group.create_task(custody.ask(CALL, ASKED))
     assert isinstance(asked.result(), Running)
 
 
@@ -176,7 +177,7 @@ async def test_tools_are_trusted_until_the_first_whole_listing_and_held_when_the
 async def test_a_clean_result_whose_client_had_gone_waits_for_the_same_call(custody: Custody) -> None:
     nobody = await custody.receive(arrival(CLEAN, connected=False))
     assert isinstance(nobody, Outgoing) and nobody.raw is None and nobody.item_id
-    again = await custody.ask(CALL)
+    again = await custody.ask(CALL, ASKED)
     assert isinstance(again, Ticket) and (await again.outcome()).raw == CLEAN
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from enforcer.control.client import Refused, Unreachable, ask
 from enforcer.control.server import ControlServer, name_of
-from enforcer.custody import Arrival, Custody, Ticket
+from enforcer.custody import Arrival, Custody, Judges, Ticket
 from enforcer.store import Store
 from escrow import jsonrpc
 from escrow.call import Call, Transport
@@ -60,7 +60,7 @@ class Desk:
 
 async def serve(folder: Path, uids: frozenset[int]) -> AsyncIterator[Desk]:
     store = Store(folder / "state")
-    custody = Custody(Policy(), "s", store, judge)
+    custody = Custody(Policy(), "s", store, Judges(judge))
     await custody.open()
     path = folder / "control.sock"
     listener = socket.socket(socket.AF_UNIX)

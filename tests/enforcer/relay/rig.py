@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from enforcer.custody import Custody
+from enforcer.custody import Custody, Judges
 from enforcer.relay.exchange import Context
 from enforcer.relay.identity import Identity
 from enforcer.relay.listener import Listener
@@ -182,7 +182,7 @@ async def gate(folder: Path, policy: Policy = QUICK, *answers: Answer, store: An
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0, limit=1 << 26)
     server.port = listening.sockets[0].getsockname()[1]
     store = store or Store(folder / "state")
-    custody = Custody(policy, "demo", store, judge)
+    custody = Custody(policy, "demo", store, Judges(judge))
     await custody.open()
 
     async def opener(_client: socket.socket) -> socket.socket:

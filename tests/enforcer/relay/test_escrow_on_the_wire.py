@@ -79,7 +79,7 @@ async def test_of_several_waiters_one_gets_the_bytes_and_the_others_the_claim(tm
         waiters = [await rig.client() for _ in range(3)]
         for number, client in enumerate(waiters):
             await client.send(call(number))
-        await until(lambda: len(rig.custody._entries[item_id].waiting) == 3)
+        await until(lambda: len(rig.custody._executor.entries[item_id].waiting) == 3)
         await approve(rig, item_id)
         answers = [await client.response() for client in waiters]
         assert sorted(SECRET.encode() in answer.body for answer in answers) == [False, False, True]
@@ -97,7 +97,7 @@ async def test_a_client_that_vanished_while_it_was_held_comes_back_for_it(answer
         await until(lambda: rig.store.get(item_id).orphaned)
         again = await rig.client()
         await again.send(call(2, "read", era))
-        await until(lambda: len(rig.custody._entries[item_id].waiting) == 1)
+        await until(lambda: len(rig.custody._executor.entries[item_id].waiting) == 1)
         await approve(rig, item_id)
         assert (await again.response()).json["id"] == 2 and len(rig.server.asked) == 1
 

@@ -1,0 +1,21 @@
+"""Custody of everything that passes: judged, recorded, and released, held or refused.
+
+    custody.py      what the relay brings and what people say; the only way in
+    executor.py     the gate's orders on held items carried out: clock, waiters, store
+    judging.py      which judges speak about a message, and what they say together
+    definitions.py  tool definitions: trusted on first use, changes held
+    records.py      the place that every decision passes before it takes effect
+    traffic.py      what goes in and out: arrivals, outcomes, calls under way
+    custodian.py    the store, as custody uses it
+
+All of it belongs to the daemon's one event loop; the store is used in one thread of its own.
+"""
+
+from enforcer.custody.custodian import Custodian, StoreFailed
+from enforcer.custody.custody import Custody
+from enforcer.custody.executor import Ticket
+from enforcer.custody.judging import Judges
+from enforcer.custody.records import record_json
+from enforcer.custody.traffic import Arrival, Counters, Outgoing, Running
+
+__all__ = ["Arrival", "Counters", "Custodian", "Custody", "Judges", "Outgoing", "Running", "StoreFailed", "Ticket", "record_json"]
