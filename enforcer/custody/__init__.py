@@ -2,6 +2,7 @@
 
     custody.py      what the relay brings and what people say; the only way in
     executor.py     the gate's orders on held items carried out: clock, waiters, store
+    items.py        what a held message is written down as
     judging.py      which judges speak about a message, and what they say together
     definitions.py  tool definitions: trusted on first use, changes held
     records.py      the place that every decision passes before it takes effect

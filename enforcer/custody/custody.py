@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import secrets
 import time
 from collections import deque
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from typing import Any
 from enforcer.custody.custodian import Custodian, StoreThread
 from enforcer.custody.definitions import Definitions
 from enforcer.custody.executor import Executor, Ticket
+from enforcer.custody.items import item_of_arrival, item_of_request
 from enforcer.custody.judging import Judges, Judging, Verdicts
 from enforcer.custody.records import Records
 from enforcer.custody.traffic import Arrival, Counters, Outgoing, Running
@@ -104,7 +104,7 @@ class Custody:
         if decision.ruling is Ruling.RELEASE:
             self.records.asked(call, (verdict,), "sent", decision.recorded, None)
             return self._begin(call)
-        item = self._item(call, call.kind, request.id, Payload(request.raw), (verdict,), decision.ruling, holds="request")
+        item = item_of_request(call, request, (verdict,), decision.ruling, self.policy)
         if not await self._keep(item, Payload(request.raw)):
             self.records.asked(call, (verdict,), "refused", "unrecorded", None)
             return self._executor.words(item, call.id, Why.DENIED)
@@ -205,7 +205,7 @@ class Custody:
                 return self._release(arrival, verdicts, decision)
         self.counters.judged += 1
         payload = Payload(arrival.message.raw, arrival.headers)
-        item = self._held(arrival, payload, verdicts, decision.ruling)
+        item = item_of_arrival(arrival, payload, verdicts, decision.ruling, self.policy)
         if len(self._executor.entries) >= self.policy.escrow.max_items:
             self.records.judged(arrival, verdicts, "refused", "full", None)
             self.counters.refused += 1
@@ -215,7 +215,7 @@ class Custody:
             self.records.judged(arrival, verdicts, "refused", "unrecorded", None)
             return self._executor.words(item, arrival.answer_id, Why.DENIED)
         if self._definitions.listed(arrival):
-            self._executor.spawn(self._definitions.hold(item.id, arrival.message.value))  # type: ignore[union-attr]
+            self._executor.spawn(self._definitions.hold(arrival.message.value))  # type: ignore[union-attr]
         self.records.judged(arrival, verdicts, item.state.value, decision.recorded, item.id)
         if not arrival.connected and arrival.call is not None:  # nobody waits here; the same call made again collects it
             return Outgoing(None, (), Why.HELD, item.id)
@@ -255,50 +255,6 @@ class Custody:
         self.counters.held += 1
         return True
 
-    def _held(self, arrival: Arrival, payload: Payload, verdicts: Verdicts, ruling: Ruling) -> Item:
-        message, call = arrival.message, arrival.call
-        made = call or Call(
-            arrival.server,
-            arrival.principal,
-            arrival.session,
-            arrival.transport,
-            0,
-            arrival.method,
-            arrival.method,
-            hashlib.sha256(b"{}").hexdigest(),
-        )
-        answered = None if isinstance(message, jsonrpc.Notification) else message.id
-        item = self._item(made, arrival.kind, answered, payload, verdicts, ruling)
-        return replace(item, session=arrival.session, orphaned=not arrival.connected or item.state is State.DENIED)
-
-    def _item(self, call: Call, kind: Kind, call_id: int | str | None, payload: Payload, verdicts: Verdicts, ruling: Ruling, *, holds: Any = "result") -> Item:
-        state = {Ruling.RELEASE: State.APPROVED, Ruling.HOLD: State.HELD, Ruling.REFUSE: State.DENIED}[ruling]
-        now = time.time()
-        return Item(
-            id=f"hf-{secrets.token_hex(5)}",
-            state=state,
-            kind=kind,
-            tool=call.name[:512],
-            method=call.method[:128],
-            server=call.server,
-            principal=str(call.principal),
-            session=call.session,
-            transport=call.transport,
-            call_id=call_id,
-            args_sha256=call.args_sha256,
-            result_sha256=hashlib.sha256(payload.raw).hexdigest(),
-            size_bytes=len(payload.raw),
-            policy_version=self.policy.version,
-            held_at=now,
-            deadline=now + self.policy.escrow.hold_for_s,
-            verdicts=verdicts,
-            orphaned=state is State.DENIED,
-            decided_by=None if state is State.HELD else ("judges" if state is State.APPROVED else "policy"),
-            decided_at=None if state is State.HELD else now,
-            reason=None if state is State.HELD else ("clean, but its client had gone" if state is State.APPROVED else "on_hostile = refuse"),
-            holds=holds,
-        )
-
     # --- what people say ---
 
     async def approve(self, item_id: str, by: str, why: str, result_sha256: str, released: bytes | None = None) -> Item:
@@ -309,14 +265,13 @@ class Custody:
         if released is not None and item.holds == "request":
             raise gate.DecisionRefused("a held call cannot be redacted: deny it, and have it made otherwise")
         digest = None if released is None else hashlib.sha256(released).hexdigest()
-        if released is not None and item.state is State.HELD:
-            payload = await self._store(self._store.store.payload, item_id)
-            if payload is not None:
-                await self._store(self._store.store.replace_payload, item, replace(payload, released=released))
+        payload = await self.payload(item_id) if item.state is State.HELD else None
+        if released is not None and payload is not None:
+            await self._store(self._store.store.replace_payload, item, replace(payload, released=released))
         decided = await self._executor.decide(item_id, gate.Approved(by, why, time.time(), result_sha256, digest))
         self.records.decided(decided)
-        if decided.method == "tools/list" and decided.holds == "result":
-            await self._definitions.approved(item_id, by, released)
+        if _lists_tools(decided) and payload is not None:
+            await self._definitions.approved(payload.raw if released is None else released, by)
         return decided
 
     async def deny(self, item_id: str, by: str, why: str) -> Item:
@@ -326,6 +281,9 @@ class Custody:
 
     async def shred(self, item_id: str, by: str) -> Item:
         """Raises KeyError (no such item), StoreFailed."""
+        item = await self.item(item_id)
+        if _lists_tools(item) and (payload := await self.payload(item_id)) is not None:
+            await self._definitions.shredded(payload.raw)
         await self._known(item_id)
         return self._told(await self._executor.decide(item_id, gate.Shredded(by, time.time())))
 
@@ -389,3 +347,7 @@ class Custody:
 
     def unfollow(self, queue: asyncio.Queue[dict[str, Any]]) -> None:
         self.records.unfollow(queue)
+
+
+def _lists_tools(item: Item) -> bool:
+    return item.method == "tools/list" and item.holds == "result" and item.kind is Kind.LIST

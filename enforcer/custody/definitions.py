@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections import OrderedDict
 from typing import Any
 
 from enforcer.custody.custodian import StoreThread
@@ -22,7 +21,6 @@ class Definitions:
     def __init__(self, server: str, store: StoreThread) -> None:
         self._server, self._store = server, store
         self._trusted: tuple[frozenset[tuple[str, str]], bool] = (frozenset(), False)
-        self._pending: OrderedDict[str, Listed] = OrderedDict()
 
     async def open(self) -> None:
         self._trusted = await self._store(self._store.store.trusted, self._server)
@@ -55,21 +53,18 @@ class Definitions:
             return False
         return True
 
-    async def hold(self, item_id: str, value: Any) -> None:
+    async def hold(self, value: Any) -> None:
         """A list is being held: what it offers can be looked at, and is trusted by approving it."""
-        found = definitions(value)
-        self._pending[item_id] = found
-        while len(self._pending) > 64:
-            self._pending.popitem(last=False)
-        await self._store(self._store.store.offer, self._server, found, time.time())
+        await self._store(self._store.store.offer, self._server, definitions(value), time.time())
 
-    async def approved(self, item_id: str, by: str, released: bytes | None) -> None:
-        """A held list was approved: what was released of it is trusted."""
-        found = self._pending.pop(item_id, None)
-        if released is not None:
-            found = definitions(jsonrpc.parse(released).get("result"))
-        if found is not None:
-            await self.trust(by, found)
+    async def approved(self, released: bytes, by: str) -> None:
+        """A held list was approved: what is released of it is trusted."""
+        await self.trust(by, definitions(jsonrpc.parse(released).get("result")))
+
+    async def shredded(self, raw: bytes) -> None:
+        """A list is to be destroyed: what it alone offered goes too."""
+        found = [(name, digest) for name, digest, _ in definitions(jsonrpc.parse(raw).get("result"))]
+        await self._store(self._store.store.withdraw, self._server, found)
 
     async def trust(self, by: str, tools: Listed | None = None) -> int:
         """Trust the given definitions, or those last offered. Returns how many."""

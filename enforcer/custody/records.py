@@ -13,14 +13,16 @@ from escrow import jsonrpc
 from escrow.call import Call
 from escrow.item import Item, verdict_json
 from escrow.principal import Principal
-from escrow.verdict import Verdict
+from escrow.supervisor.arguments import VerdictQuery
+from escrow.verdict import Verdict, worst
 
 
 class Records:
-    """See the module. recent: the last thousand, oldest first."""
+    """See the module. recent: the last thousand, oldest first. Their ids are this daemon's start and a number that grows by one."""
 
     def __init__(self) -> None:
         self.recent: deque[dict[str, Any]] = deque(maxlen=1000)
+        self._epoch, self._number = f"{int(time.time()):x}", 0
         self._followers: set[asyncio.Queue[dict[str, Any]]] = set()
 
     def judged(self, arrival: Arrival, verdicts: tuple[Verdict, ...], outcome: str, recorded: str, item_id: str | None) -> None:
@@ -84,11 +86,43 @@ class Records:
             }
         )
 
+    def page(self, query: VerdictQuery) -> tuple[list[dict[str, Any]], str | None]:
+        """Records that fit, newest first, and the cursor of the next page. Raises KeyError: the cursor is of another start."""
+        below = self._number + 1
+        if query.cursor is not None:
+            epoch, _, number = query.cursor.partition(".")
+            if epoch != self._epoch or not number.isdecimal():
+                raise KeyError(query.cursor)
+            below = int(number)
+        found: list[dict[str, Any]] = []
+        for record in reversed(self.recent):
+            if int(record["id"].partition(".")[2]) < below and _fits(record, query):
+                if len(found) == query.limit:
+                    return found, found[-1]["id"]
+                found.append(record)
+        return found, None
+
+    def find(self, record_id: str) -> dict[str, Any] | None:
+        return next((record for record in self.recent if record["id"] == record_id), None)
+
     def _publish(self, record: dict[str, Any]) -> None:
+        self._number += 1
+        record["id"] = f"{self._epoch}.{self._number}"
         self.recent.append(record)
         for queue in self._followers:
             if not queue.full():
                 queue.put_nowait(record)
+
+
+def _fits(record: dict[str, Any], query: VerdictQuery) -> bool:
+    at = record["at"]
+    return (
+        (query.since is None or at >= query.since)
+        and (query.until is None or at < query.until)
+        and (query.tool is None or record.get("tool") == query.tool)
+        and (query.session is None or record.get("session") == query.session)
+        and (query.finding is None or (bool(record.get("verdicts")) and worst(record["verdicts"]) is query.finding))
+    )
 
 
 def record_json(record: dict[str, Any]) -> str:

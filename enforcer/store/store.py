@@ -144,6 +144,10 @@ class Store:
         """Remember the definitions last offered: (name, sha256, definition)."""
         self._run(self._items, [("INSERT OR REPLACE INTO offered VALUES (?, ?, ?, ?, ?)", (server, *tool, at)) for tool in tools])
 
+    def withdraw(self, server: str, tools: list[tuple[str, str]]) -> None:
+        """Forget definitions that were offered and never trusted: (name, sha256)."""
+        self._run(self._items, [("DELETE FROM offered WHERE server = ? AND name = ? AND sha256 = ?", (server, *tool)) for tool in tools])
+
     def trust(self, server: str, tools: list[tuple[str, str, str]], by: str, at: float, complete: bool) -> None:
         """Trust definitions: (name, sha256, definition). complete: from now on any other definition is a change."""
         work: list[tuple[str, tuple[Any, ...]]] = [("INSERT OR REPLACE INTO tools VALUES (?, ?, ?, ?, ?, ?)", (server, *tool, at, by)) for tool in tools]

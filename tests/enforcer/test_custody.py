@@ -188,3 +188,108 @@ async def test_decisions_are_published_as_json(custody: Custody) -> None:
     custody.unreadable("response")
     records = [record_json(queue.get_nowait()) for _ in range(3)]
     assert all(record.isascii() for record in records) and ticket.item_id in records[0] and "denied" in records[1]
+
+
+async def test_a_held_list_approved_after_a_restart_is_trusted_and_a_shredded_one_leaves_nothing(custody: Custody) -> None:
+    await custody.receive(arrival(listing("a"), LISTING))
+    ticket = await held(custody, listing("a", "secret-tool"), call=LISTING)
+    other = Custody(custody.policy, "s", custody._store.store, Judges(judge))  # as after a restart: nothing is left in memory
+    await other.open()
+    item = await other.item(ticket.item_id)
+    await other.approve(item.id, "alice", "w", item.result_sha256)
+    assert isinstance(await other.receive(arrival(listing("a", "secret-tool"), LISTING)), Outgoing)
+    second = await other.receive(arrival(listing("a", "third-tool"), LISTING))
+    assert isinstance(second, Ticket)
+    async with asyncio.timeout(5):
+        while "third-tool" not in str(await other.tools()):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    await other.shred(second.item_id, "carol")
+    assert "third-tool" not in str(await other.tools())
+    other._executor.close()
+
+
+async def test_a_redacted_list_trusts_what_was_released_of_it(custody: Custody) -> None:
+    await custody.receive(arrival(listing("a"), LISTING))
+    ticket = await held(custody, listing("a", "b"), call=LISTING)
+    item = await custody.item(ticket.item_id)
+    await custody.approve(item.id, "alice", "w", item.result_sha256, listing("a", "c"))
+    assert isinstance(await custody.receive(arrival(listing("a", "c"), LISTING)), Outgoing)
+    assert isinstance(await custody.receive(arrival(listing("a", "b"), LISTING)), Ticket)
+
+
+@pytest.fixture
+async def strict(tmp_path: Path) -> AsyncIterator[Custody]:
+    """Custody that judges what goes out, too."""
+
+    async def request(message: jsonrpc.Message) -> Verdict:
+        return Verdict("outgoing", Finding.HOSTILE if "token" in str(getattr(message, "params", "")) else Finding.CLEAN, 0.5)
+
+    store = Store(tmp_path / "strict")
+    made = Custody(Policy(escrow=Escrow(claim_after_s=60)), "s", store, Judges(judge, request=request))
+    await made.open()
+    yield made
+    made.close()
+    store.close()
+
+
+LEAK = jsonrpc.Request(1, "tools/call", {"name": "read", "arguments": {"a": "token"}}, b'{"token":1}')
+
+
+async def test_a_call_whose_arguments_may_not_leave_waits_and_goes_on_once_when_approved(strict: Custody) -> None:
+    assert isinstance(await strict.ask(CALL, ASKED), Running)
+    ticket = await strict.ask(CALL, LEAK)
+    assert isinstance(ticket, Ticket)
+    item = await strict.item(ticket.item_id)
+    assert item.holds == "request" and item.verdicts[0].judge == "outgoing"
+    await strict.approve(item.id, "alice", "it may", item.result_sha256)
+    outcome = await ticket.outcome()
+    assert outcome.raw is None and outcome.proceed is not None and outcome.proceed.call is CALL
+    await ticket.delivered()
+    assert (await strict.item(item.id)).state is State.DELIVERED
+    assert isinstance(await strict.ask(CALL, LEAK), Ticket), "one approval is one run"
+
+
+async def test_a_denied_call_stays_denied_and_says_that_it_did_not_run(strict: Custody) -> None:
+    ticket = await strict.ask(CALL, LEAK)
+    assert isinstance(ticket, Ticket)
+    await strict.deny(ticket.item_id, "bob", "no")
+    again = await strict.ask(CALL, LEAK)
+    assert isinstance(again, Ticket)
+    said = (await again.outcome()).raw
+    assert said is not None and b"It did not run" in said
+
+
+async def test_an_approved_call_is_judged_again_where_its_meta_is_another(strict: Custody) -> None:
+    ticket = await strict.ask(CALL, LEAK)
+    assert isinstance(ticket, Ticket)
+    await ticket.failed()
+    item = await strict.item(ticket.item_id)
+    await strict.approve(item.id, "alice", "it may", item.result_sha256)
+    smuggled = jsonrpc.Request(2, "tools/call", {**LEAK.params, "_meta": {"x": "token"}}, b'{"token":2}')
+    other = await strict.ask(CALL, smuggled)
+    assert isinstance(other, Ticket) and other.item_id != item.id
+
+
+async def test_what_a_client_answers_is_judged_too(strict: Custody) -> None:
+    assert await strict.leaving(jsonrpc.Notification("n", {"a": "fine"}, b"{}"), ME, None)
+    assert not await strict.leaving(jsonrpc.Notification("n", {"a": "token"}, b"{}"), ME, None)
+
+
+async def test_a_locked_server_refuses_calls_and_holds_what_still_comes_over_a_restart(custody: Custody) -> None:
+    await custody.lock("alice", "an incident")
+    refused = await custody.ask(CALL, ASKED)
+    assert isinstance(refused, Outgoing) and refused.why is Why.LOCKED and refused.raw is not None and b"did not run" in refused.raw
+    assert custody.ask_now(CALL, ASKED) == refused
+    ticket = await held(custody, CLEAN)
+    item = await custody.item(ticket.item_id)
+    assert [verdict.judge for verdict in item.verdicts if verdict.finding is Finding.UNSURE] == ["lock"]
+    with pytest.raises(DecisionRefused, match="unlock it first"):
+        await custody.approve(item.id, "alice", "w", item.result_sha256)
+    other = Custody(custody.policy, "s", custody._store.store, Judges(judge))
+    await other.open()
+    assert other.locked is not None and other.locked.why == "an incident"
+    other._executor.close()
+    await custody.unlock("alice", "over")
+    assert isinstance(await custody.ask(Call("s", ME, None, Transport.SESSION, 1, "tools/call", "other", "a" * 64), ASKED), Running)
+    await custody.approve(item.id, "alice", "w", item.result_sha256)
+    assert (await ticket.outcome()).raw == CLEAN
