@@ -1,4 +1,4 @@
-"""From verdicts to a decision: what "agree" means, in one total function.
+"""From verdicts to a decision: what "agree" means, in two total functions.
 
 Pure. A second judge needs a row here and nothing in the gate.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from escrow.verdict import Finding, Verdict
+from escrow.verdict import Finding, Verdict, worst
 
 
 class Ruling(StrEnum):
@@ -20,35 +20,103 @@ class Ruling(StrEnum):
     REFUSE = "refuse"
 
 
-Recorded = Literal["hostile", "unsure", "scanner only"]
+Recorded = Literal["hostile", "unsure", "scanner only", "trial", "not judged"]
 """What a decision is recorded as. `agreed` comes with the second judge; a scanner alone never earns it."""
+
+Unclean = Literal["hold", "refuse", "pass"]
+
+_SEVERITY = {Ruling.RELEASE: 0, Ruling.HOLD: 1, Ruling.REFUSE: 2}
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """ruling: what happens. recorded: the word it is shown as everywhere."""
+    """ruling: what happens. recorded: the word it is shown as everywhere.
+
+    would_have: what would have happened but for a trial; None where nothing but the judges decided.
+    """
 
     ruling: Ruling
     recorded: Recorded
+    would_have: Ruling | None = None
 
 
-def decide(verdicts: tuple[Verdict, ...], required: frozenset[str], on_hostile: Literal["hold", "refuse"]) -> Decision:
+def decide(
+    verdicts: tuple[Verdict, ...],
+    required: frozenset[str],
+    on_hostile: Unclean = "hold",
+    on_unsure: Unclean = "hold",
+    trial: bool = False,
+) -> Decision:
     """Apply design's table.
 
     | any HOSTILE | any UNSURE, or a required judge silent | decision | recorded as |
     | --- | --- | --- | --- |
-    | yes | any | hold, or refuse where the policy says so | hostile |
-    | no | yes | hold | unsure |
+    | yes | any | on_hostile: hold, refuse | hostile |
+    | no | yes | on_unsure: hold, refuse | unsure |
+    | yes, or | yes | either says "pass", on trial: release, and what would have been is hold | trial |
     | no | no | release | scanner only |
+
+    A worse verdict never has a milder outcome: HOSTILE gets what UNSURE would get, or more.
 
     Args:
         verdicts: what the judges said, in any order.
         required: judges that must have said CLEAN. An empty set still needs one verdict: silence never releases.
-        on_hostile: the policy's choice for HOSTILE.
+        on_hostile, on_unsure: the policy's choices. "pass" without a trial holds.
+        trial: the policy says that "pass" is meant.
     """
-    if any(verdict.finding is Finding.HOSTILE for verdict in verdicts):
-        return Decision(Ruling.REFUSE if on_hostile == "refuse" else Ruling.HOLD, "hostile")
-    spoke = {verdict.judge for verdict in verdicts}
-    if not verdicts or not required <= spoke or any(verdict.finding is not Finding.CLEAN for verdict in verdicts):
-        return Decision(Ruling.HOLD, "unsure")
-    return Decision(Ruling.RELEASE, "scanner only")
+    finding = worst(verdicts)
+    if finding is Finding.CLEAN and not required <= {verdict.judge for verdict in verdicts}:
+        finding = Finding.UNSURE
+    match finding:
+        case Finding.CLEAN:
+            return Decision(Ruling.RELEASE, "scanner only")
+        case Finding.UNSURE:
+            ruling = _ruling(on_unsure, trial)
+        case Finding.HOSTILE:
+            ruling = max(_ruling(on_hostile, trial), _ruling(on_unsure, trial), key=_SEVERITY.__getitem__)
+    if ruling is Ruling.RELEASE:
+        return Decision(Ruling.RELEASE, "trial", Ruling.HOLD)
+    return Decision(ruling, "hostile" if finding is Finding.HOSTILE else "unsure")
+
+
+def _ruling(choice: Unclean, trial: bool) -> Ruling:
+    match choice:
+        case "refuse":
+            return Ruling.REFUSE
+        case "pass" if trial:
+            return Ruling.RELEASE
+        case _:
+            return Ruling.HOLD
+
+
+def decide_arguments(
+    verdicts: tuple[Verdict, ...],
+    outgoing: Literal["hold", "refuse", "note", "off"],
+    taint: Literal["hold", "note", "off"],
+) -> Decision:
+    """What becomes of a call by what was said of its arguments, before it goes on.
+
+    | | clean | not clean, or nobody spoke |
+    | --- | --- | --- |
+    | outgoing "hold", "refuse" | release | hold, refuse |
+    | outgoing "note" | release | release, recorded as a trial |
+    | outgoing "off" | release, not judged | the same |
+
+    The verdict of the judge "taint" is taken apart from the others and meets `taint` instead; that it is not there is no fault. The
+    stricter of the two counts.
+    """
+    tainted = tuple(verdict for verdict in verdicts if verdict.judge == "taint")
+    others = tuple(verdict for verdict in verdicts if verdict.judge != "taint")
+    decisions = []
+    if outgoing != "off":
+        decisions.append(decide(others, frozenset(), *_choice(outgoing)))
+    if taint != "off" and tainted:
+        decisions.append(decide(tainted, frozenset(), *_choice(taint)))
+    if not decisions:
+        return Decision(Ruling.RELEASE, "not judged")
+    return max(decisions, key=lambda decision: (_SEVERITY[decision.ruling], decision.would_have is not None, decision.recorded == "hostile"))
+
+
+def _choice(setting: Literal["hold", "refuse", "note"]) -> tuple[Unclean, Unclean, bool]:
+    chosen: Unclean = "pass" if setting == "note" else setting
+    return chosen, chosen, setting == "note"

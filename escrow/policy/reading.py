@@ -1,0 +1,132 @@
+"""From text to a policy, with errors that a person can act on: file, line, key, what is wrong, and what may have been meant."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from escrow.policy.document import Contradiction, Policy
+from escrow.policy.places import Path, line_of, lines
+
+MAX_CHARS: Final = 256 * 1024
+"""Longest document read."""
+
+MAX_PROBLEMS: Final = 20
+MAX_KEY_CHARS: Final = 200
+
+_PLACE = re.compile(r" ?\(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$")
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class PolicyError(ValueError):
+    """The policy cannot be used. `str()` names what and where, a line each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A policy with the text it came from.
+
+    said: the document as TOML has it: only what stands in it. lines: at which line each key of it stands.
+    """
+
+    policy: Policy
+    text: str
+    source: str
+    said: dict[str, Any]
+    lines: dict[Path, int]
+
+
+def load(text: str, source: str = "policy") -> Policy:
+    """Read a policy document.
+
+    Raises:
+        PolicyError: no TOML (names line and column), an unknown key, or a value that cannot be (names line and key).
+    """
+    return read(text, source).policy
+
+
+def read(text: str, source: str = "policy") -> Document:
+    """Read a policy document, with its places. Raises as `load`."""
+    policy, said = read_as(Policy, text, source)
+    return Document(policy, text, source, said, lines(text))
+
+
+def read_as(model: type[_Model], text: str, source: str) -> tuple[_Model, dict[str, Any]]:
+    """Read any TOML document that has a model. Raises PolicyError."""
+    if len(text) > MAX_CHARS:
+        raise PolicyError(f"{source}: longer than {MAX_CHARS} characters")
+    try:
+        said = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        place = _PLACE.search(str(error))
+        where = f"line {place['line']}, column {place['column']}" if place and place["line"] else f"line {max(1, len(text.splitlines()))} (the end)"
+        raise PolicyError(f"{source}: {where}: {_PLACE.sub('', str(error))}") from None
+    except RecursionError:
+        raise PolicyError(f"{source}: nested too deeply") from None
+    try:
+        return model.model_validate(said), said
+    except ValidationError as error:
+        places = lines(text)
+        named = [_named(source, places, where, what) for problem in error.errors() for where, what in _problems(model, problem)]
+        more = [f"{source}: and {len(named) - MAX_PROBLEMS} more"] if len(named) > MAX_PROBLEMS else []
+        raise PolicyError("\n".join(named[:MAX_PROBLEMS] + more)) from None
+
+
+def _named(source: str, places: dict[Path, int], where: Path, what: str) -> str:
+    line = line_of(places, where)
+    key = ".".join(map(str, where))[:MAX_KEY_CHARS]
+    return f"{source}: " + (f"line {line}: " if line else "") + (f"{key}: " if key else "") + what
+
+
+def _problems(model: type[BaseModel], problem: ErrorDetails) -> Iterator[tuple[Path, str]]:
+    where: Path = tuple(problem["loc"])
+    cause = problem.get("ctx", {}).get("error")
+    if isinstance(cause, Contradiction):
+        yield from cause.problems
+    elif problem["type"] == "extra_forbidden":
+        yield where, f"there is no such key{_meant(model, where)}"
+    elif problem["type"] == "missing":
+        yield where, "is missing"
+    else:
+        yield where, str(cause) if problem["type"] == "value_error" else problem["msg"]
+
+
+def _meant(model: type[BaseModel], where: Path) -> str:
+    """What a key that does not exist may have been meant to be: one of its table's, or the same one in another table."""
+    name = str(where[-1])
+    table = _table(model, where[:-1])
+    near = difflib.get_close_matches(name[:MAX_KEY_CHARS], table.model_fields if table else (), 1, 0.6)
+    if near:
+        return f"; did you mean {near[0]}?"
+    elsewhere = [f"[{above}]" for above, other in _tables(model) if name in other.model_fields and other is not table]
+    return f"; it belongs into {' or '.join(elsewhere)}" if elsewhere else ""
+
+
+def _table(model: type[BaseModel], path: Path) -> type[BaseModel] | None:
+    found: type[BaseModel] | None = model
+    for key in path:
+        if isinstance(key, int) or found is None:
+            continue
+        field = found.model_fields.get(key)
+        found = next(_models(field.annotation), None) if field is not None else None
+    return found
+
+
+def _tables(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
+    for name, field in model.model_fields.items():
+        for inner in _models(field.annotation):
+            yield name, inner
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models(argument)

@@ -1,0 +1,154 @@
+"""The tables of a policy and their keys, each with its safe default.
+
+Unknown keys are errors, so that a misspelt safeguard is never silently absent.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, field_validator, model_validator
+
+Judge = Literal["scanner", "jury"]
+"""Judges that a policy can name."""
+
+Required = Literal["scanner"]
+"""Judges that can be required. The jury speaks on the gray band only: requiring it would hold everything else."""
+
+Judges = Annotated[frozenset[Judge], PlainSerializer(sorted)]
+RequiredJudges = Annotated[frozenset[Required], PlainSerializer(sorted)]
+Unclean = Literal["hold", "refuse", "pass"]
+Taint = Literal["hold", "note", "off"]
+OutgoingChoice = Literal["hold", "refuse", "note", "off"]
+Glob = Annotated[str, Field(min_length=1, max_length=256)]
+
+ClaimAfterS = Annotated[float, Field(gt=0, le=3600)]
+HoldForS = Annotated[float, Field(gt=0, le=30 * 86400)]
+MessageBytes = Annotated[int, Field(ge=1024, le=1 << 30)]
+
+
+class Table(BaseModel):
+    """What every table of the policy is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Server(Table):
+    """name: how the guarded server is called in items and views; empty: `port-P`, or the upstream's address."""
+
+    name: str = Field("", max_length=64, pattern=r"^[A-Za-z0-9._:-]*$")
+
+
+class Escrow(Table):
+    """claim_after_s: a finished, held result is answered with a claim this long after its request came.
+
+    hold_for_s: how long an item waits for a decision, and how long a denial stands. ping_s: between keep-alives on a waiting stream.
+    """
+
+    claim_after_s: ClaimAfterS = 45.0
+    hold_for_s: HoldForS = 3600.0
+    ping_s: float = Field(15.0, gt=0, le=60)
+    max_items: int = Field(20_000, ge=1)
+
+
+class Judging(Table):
+    """Who judges, and what follows.
+
+    judges: who is asked. require: who of them must say CLEAN.
+    on_hostile, on_unsure: hold for a person, refuse at once, or (with `trial`) pass, recording what would have been.
+    trial: "pass" is meant; without it "pass" is an error.
+    taint: what is done about an address, URL, account or token in a call's arguments that only a tool's result brought into the session.
+    outgoing: what is done about a call whose arguments are not clean; "note" records and passes, "off" does not judge them.
+    """
+
+    judges: Judges = frozenset({"scanner", "jury"})
+    require: RequiredJudges = frozenset({"scanner"})
+    on_hostile: Unclean = "hold"
+    on_unsure: Unclean = "hold"
+    trial: bool = False
+    taint: Taint = "note"
+    outgoing: OutgoingChoice = "hold"
+
+
+class ToolNames(Table):
+    """deny: globs of tools that are refused and taken out of lists; case does not matter."""
+
+    deny: tuple[Glob, ...] = Field((), max_length=1000)
+
+
+class Bounds(Table):
+    """What a peer may make Holdfast keep in memory, in bytes, and how long it may stay silent, in seconds."""
+
+    head_bytes: int = Field(32 * 1024, ge=1024, le=1 << 20)
+    request_bytes: MessageBytes = 16 << 20
+    result_bytes: MessageBytes = 64 << 20
+    connections: int = Field(4096, ge=1, le=1 << 20)
+    head_s: float = Field(30.0, gt=0)
+    idle_s: float = Field(3600.0, gt=0)
+    connect_s: float = Field(10.0, gt=0)
+
+
+class Evidence(Table):
+    """content: keep what was judged in the evidence log, instead of salted commitments to it."""
+
+    content: bool = False
+
+
+class Jury(Table):
+    """A language model behind an OpenAI-compatible API, asked about the gray band only. Absent by default.
+
+    url: the API's base, such as https://api.example/v1. api_key_file: a file with the key; without it, none is sent.
+    above, below: it is asked where the scanner says CLEAN or UNSURE with a score in this half-open band.
+    max_calls_per_hour: the budget; beyond it, as when it is late, refuses or says anything else, its verdict is UNSURE.
+    max_chars: most characters of evidence in one prompt.
+    """
+
+    url: str = Field(max_length=2048)
+    model: str = Field(min_length=1, max_length=256)
+    api_key_file: str | None = None
+    timeout_s: float = Field(10.0, gt=0, le=300)
+    max_calls_per_hour: int = Field(200, ge=0)
+    above: float = Field(0.3, ge=0, le=1)
+    below: float = Field(0.9, ge=0, le=1)
+    max_chars: int = Field(8000, ge=256, le=1_000_000)
+
+    @field_validator("url")
+    @classmethod
+    def _plain(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("an http:// or https:// URL without query is wanted")
+        if "@" in parts.netloc:
+            raise ValueError("a key belongs into api_key_file: policies are shown")
+        return url
+
+    @model_validator(mode="after")
+    def _band(self) -> Jury:
+        if self.above >= self.below:
+            raise ValueError("above must be less than below")
+        return self
+
+
+class Tls(Table):
+    """cert, key: PEM files for clients. upstream_ca: PEM file the server's certificate must chain to; without it, the system's."""
+
+    cert: str
+    key: str
+    upstream_ca: str | None = None
+
+
+class Bearer(Table):
+    """How to verify bearer tokens (JWT, RFC 7519): a PEM public key file, and what the token must say."""
+
+    key_file: str
+    algorithms: tuple[Literal["RS256", "RS384", "RS512", "ES256", "ES384", "EdDSA", "PS256"], ...] = ("RS256", "ES256", "EdDSA")
+    issuer: str
+    audience: str
+
+
+class PrincipalRules(Table):
+    """require = "credential" turns away callers that only an address identifies."""
+
+    require: Literal["any", "credential"] = "any"
+    bearer: Bearer | None = None
