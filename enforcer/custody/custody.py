@@ -46,7 +46,7 @@ class Custody:
         self._store = StoreThread(store)
         self._definitions = Definitions(server, self._store)
         self._judging = Judging(judges, self._definitions, lambda: self.locked is not None)
-        self._executor = Executor(self._store, self._begin, self._count_release)
+        self._executor = Executor(self._store, self._enter, self._count_release)
         self._running: dict[tuple[str, ...], list[Running]] = {}
 
     async def open(self) -> None:
@@ -157,8 +157,11 @@ class Custody:
 
     def _begin(self, call: Call) -> Running:
         running = Running(call)
-        self._running.setdefault(call.identity, []).append(running)
+        self._enter(running)
         return running
+
+    def _enter(self, running: Running) -> None:
+        self._running.setdefault(running.call.identity, []).append(running)
 
     def settle(self, running: Running, item_id: str | None = None) -> None:
         """The call is over: it left an item, or nothing."""
@@ -265,7 +268,8 @@ class Custody:
         if released is not None and item.holds == "request":
             raise gate.DecisionRefused("a held call cannot be redacted: deny it, and have it made otherwise")
         digest = None if released is None else hashlib.sha256(released).hexdigest()
-        payload = await self.payload(item_id) if item.state is State.HELD else None
+        wanted = item.state is State.HELD and (released is not None or _lists_tools(item))
+        payload = await self.payload(item_id) if wanted else None
         if released is not None and payload is not None:
             await self._store(self._store.store.replace_payload, item, replace(payload, released=released))
         decided = await self._executor.decide(item_id, gate.Approved(by, why, time.time(), result_sha256, digest))

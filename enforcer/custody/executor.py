@@ -33,7 +33,10 @@ class Ticket:
         return await asyncio.shield(self.answered)
 
     async def delivered(self) -> None:
+        """The client has all of it; or, of a held request: it goes to the server now. Raises StoreFailed for the latter: then it must not."""
         await self._executor.fact(self.item_id, gate.Delivered(self.number, time.time()))
+        if self.answered.done() and (running := self.answered.result().proceed) is not None:
+            self._executor.begin(running)
 
     async def failed(self) -> None:
         """The connection broke, before or while the answer was sent."""
@@ -41,13 +44,13 @@ class Ticket:
 
 
 class Executor:
-    """See the module. proceed: makes the call under way that an approved request becomes."""
+    """See the module. begin: told of the call under way that an approved request becomes. released: told of each release."""
 
-    def __init__(self, store: StoreThread, proceed: Callable[[Call], Running], released: Callable[[], None]) -> None:
+    def __init__(self, store: StoreThread, begin: Callable[[Running], None], released: Callable[[], None]) -> None:
         self.entries: dict[str, gate.Entry] = {}
         self.lost = 0
         """Writes that failed in the background; `status` shows it."""
-        self._store, self._proceed, self._released = store, proceed, released
+        self._store, self.begin, self._released = store, begin, released
         self._locks: dict[str, asyncio.Lock] = {}
         self._tickets: dict[int, Ticket] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -221,7 +224,7 @@ class Executor:
             if ticket.call is None:
                 ticket.answered.set_result(self.words(item, ticket.answer_id, Why.DENIED))
             else:
-                ticket.answered.set_result(Outgoing(None, (), None, item.id, self._proceed(ticket.call)))
+                ticket.answered.set_result(Outgoing(None, (), None, item.id, Running(ticket.call)))
             return
         try:
             payload = await self._store(self._store.store.payload, item.id)
