@@ -21,7 +21,9 @@ from typing import Any
 
 import anyio
 
+from enforcer.control.people import People
 from enforcer.control.server import ControlServer
+from enforcer.control.tokens import Tokens
 from enforcer.custody import Custody, Judges
 from enforcer.helper.channel import HelperChannel
 from enforcer.helper.messages import Enforcing, Fact, NotEnforcing, Stop, WorkerEnded, WorkerStarted
@@ -103,7 +105,8 @@ class _Daemon:
         identity = Identity(policy.principal, None if given.bearer_key is None else given.bearer_key.decode(), look_up)
         context = Context(policy, given.server, self.custody, upstream, Sessions(), identity, responder)
         self.listener = Listener(context, given.port if given.mode == "enforce" else None, _client_tls(given.tls))
-        control = ControlServer(self.custody, self._status, responder.arm, self._asked_to_stop, frozenset({0, os.getuid()}))
+        people = People(self.custody, Tokens(given.state_dir / "tokens.json"), self._status, responder.arm, self._asked_to_stop)
+        control = ControlServer(people, frozenset({0, os.getuid()}))
         await self.listener.start(given.listeners)
         await control.start(given.control)
         if self.channel is not None:

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from enforcer.control.client import Refused, Unreachable, ask
-from enforcer.control.server import ControlServer, name_of
+from enforcer.control.people import People, name_of
+from enforcer.control.server import ControlServer
+from enforcer.control.tokens import Tokens
 from enforcer.custody import Arrival, Custody, Judges, Ticket
 from enforcer.store import Store
 from escrow import jsonrpc
@@ -66,7 +68,7 @@ async def serve(folder: Path, uids: frozenset[int]) -> AsyncIterator[Desk]:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     listener.listen()
-    server = ControlServer(custody, lambda: {"port": 1}, lambda marked: "n", lambda: None, uids)
+    server = ControlServer(People(custody, Tokens(folder / "tokens.json"), lambda: {"port": 1}, lambda marked: "n", lambda: None), uids)
     await server.start(listener)
     yield Desk(custody, path)
     server.close()
