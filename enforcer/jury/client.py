@@ -1,0 +1,175 @@
+"""The daemon's side of the jury: who is asked about, how often, and what it means when the member is late, dead or lying.
+
+`judge` never raises and never hangs: whatever goes wrong is a verdict UNSURE, which holds. Its verdict stands beside the scanner's and replaces nothing,
+so it can only add a hold. The work done here for a message does not grow with it: unpacking is the member's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from typing import Final
+
+from enforcer.jury import frames
+from enforcer.jury.budget import Budget
+from escrow import jury
+from escrow.jury import Opinion
+from escrow.jury_evidence import Mark, marks
+from escrow.jury_settings import JurySettings
+from escrow.verdict import Verdict
+
+GRACE_S: Final = 1.0
+"""A member that is silent so long after its own deadline is given up."""
+
+
+class Jury:
+    """One member and what is asked of it. Lives on one event loop.
+
+    on_lost: called once for every member that is given up (dead, late or lying), so that another can be made.
+    """
+
+    def __init__(self, settings: JurySettings, on_lost: Callable[[], None] | None = None) -> None:
+        self._settings = settings
+        self._on_lost = on_lost
+        self._budget = Budget(settings.max_calls_per_hour)
+        self._free = asyncio.Semaphore(frames.IN_FLIGHT)
+        self._member: _Member | None = None
+        self._closed = False
+
+    @property
+    def present(self) -> bool:
+        """Whether a member is there to be asked."""
+        return self._member is not None
+
+    def add(self, sock: socket.socket) -> None:
+        """Take a member's socket over, in place of an earlier one. Call on the loop's thread."""
+        if self._member is not None:
+            self._member.close()
+        sock.setblocking(False)
+        self._member = _Member(sock, self._lost)
+
+    async def judge(self, raw: bytes, scanner: Verdict) -> Verdict | None:
+        """The jury's verdict on a message's bytes, or on a text's; None where it is not asked.
+
+        scanner: what the scanner said of exactly these bytes.
+        """
+        if not jury.in_band(scanner, self._settings):
+            return None
+        started = time.monotonic()
+        opinion = await self._ask(raw, marks(scanner.reasons), started)
+        return jury.verdict(opinion, (time.monotonic() - started) * 1000)
+
+    async def close(self) -> None:
+        """Let the member go. What still waits is answered with UNSURE."""
+        self._closed = True
+        if self._member is not None:
+            self._member.close()
+            await self._member.ended()
+            self._member = None
+
+    async def _ask(self, raw: bytes, marked: tuple[Mark, ...], started: float) -> Opinion:
+        if len(raw) > frames.MAX_RAW_BYTES:
+            return Opinion("jury.too-large")
+        if self._member is None:
+            return Opinion("jury.missing")
+        if not self._budget.take(started):
+            return Opinion("jury.budget")
+        try:
+            async with asyncio.timeout(self._settings.timeout_s):
+                await self._free.acquire()
+        except TimeoutError:
+            return Opinion("jury.busy")
+        try:
+            # It may have gone, or another come, while we waited for our turn.
+            return Opinion("jury.missing") if self._member is None else await self._member.ask(marked, raw, self._settings.timeout_s + GRACE_S)
+        finally:
+            self._free.release()
+
+    def _lost(self, member: _Member) -> None:
+        if self._member is member:
+            self._member = None
+            if self._on_lost is not None and not self._closed:
+                self._on_lost()
+
+
+class _Member:
+    """The near end of one member's socket: numbers questions, pairs answers."""
+
+    def __init__(self, sock: socket.socket, on_lost: Callable[[_Member], None]) -> None:
+        self._sock = sock
+        self._on_lost = on_lost
+        self._next = 0
+        self._waiting: dict[int, asyncio.Future[Opinion]] = {}
+        self._writing = asyncio.Lock()
+        self._gone = False
+        self._reading = asyncio.get_running_loop().create_task(self._read())
+
+    async def ask(self, marked: tuple[Mark, ...], raw: bytes, deadline_s: float) -> Opinion:
+        """Its opinion in time, or why there is none."""
+        loop = asyncio.get_running_loop()
+        number, self._next = self._next, (self._next + 1) & 0xFFFFFFFF
+        answered: asyncio.Future[Opinion] = loop.create_future()
+        self._waiting[number] = answered
+        try:
+            async with asyncio.timeout(deadline_s):
+                async with self._writing:
+                    if not self._gone:
+                        await self._send(frames.question(number, marked, raw))
+                return await answered
+        except TimeoutError:  # it keeps its own deadline, if it is alive
+            self.close()
+            return Opinion("jury.late")
+        except (OSError, ValueError):  # ValueError: the socket was closed under us
+            self.close()
+            return Opinion("jury.crashed")
+        finally:
+            self._waiting.pop(number, None)
+
+    async def _send(self, whole: bytes) -> None:
+        sent = False
+        try:
+            await asyncio.get_running_loop().sock_sendall(self._sock, whole)
+            sent = True
+        finally:
+            if not sent:  # half a question cannot be taken back
+                self.close()
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                number, opinion = frames.read_answer(await _receive(self._sock, frames.ANSWER.size))
+                waiting = self._waiting.get(number)
+                if waiting is not None and not waiting.done():  # else its asker has left
+                    waiting.set_result(opinion)
+        except (OSError, ValueError):  # the end, an answer that is none, or a socket closed under us
+            self.close()
+
+    def close(self) -> None:
+        """Give it up; what waits for it is answered."""
+        if self._gone:
+            return
+        self._gone = True
+        if self._reading is not asyncio.current_task():
+            self._reading.cancel()
+        self._sock.close()
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_result(Opinion("jury.crashed"))
+        self._on_lost(self)
+
+    async def ended(self) -> None:
+        """Wait until nothing of it runs any more."""
+        await asyncio.gather(self._reading, return_exceptions=True)
+
+
+async def _receive(sock: socket.socket, size: int) -> bytes:
+    loop = asyncio.get_running_loop()
+    whole = bytearray()
+    while len(whole) < size:
+        part = await loop.sock_recv(sock, size - len(whole))
+        if not part:
+            raise ConnectionError("the member has gone")
+        whole += part
+    return bytes(whole)
