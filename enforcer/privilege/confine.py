@@ -20,6 +20,10 @@ from pathlib import Path
 from enforcer.privilege import capabilities, jail, libc, syscalls
 from enforcer.privilege.identity import Identity
 
+_JURY_MEMORY_BYTES = 4 << 30
+_JURY_FILES = 64
+"""Its connections, its event loop, and the resolver's files and sockets."""
+
 _WORKER_MEMORY_BYTES = 6 << 30
 """Address space: a 64 MiB message of small objects takes about 2 GiB once parsed, and malloc's arenas double it."""
 
@@ -37,7 +41,15 @@ class WorkerConfinement:
     identity: Identity
 
 
-Confinement = DaemonConfinement | WorkerConfinement
+@dataclass(frozen=True, slots=True)
+class JuryConfinement:
+    """network: descriptor of the network namespace it reaches its endpoint from; one of those it keeps, and closed once entered."""
+
+    identity: Identity
+    network: int
+
+
+Confinement = DaemonConfinement | WorkerConfinement | JuryConfinement
 
 
 def begin(name: str, parent: int, keep: Iterable[int]) -> None:
@@ -68,8 +80,15 @@ def finish(confinement: Confinement, parent: int) -> None:
         _raise_nofile()
     else:
         Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")  # rather a worker than the gate
-        jail.enter_empty()
-        for what, most in ((resource.RLIMIT_AS, _WORKER_MEMORY_BYTES), (resource.RLIMIT_NOFILE, 0), (resource.RLIMIT_FSIZE, 0)):
+        if isinstance(confinement, JuryConfinement):
+            libc.setns(confinement.network, libc.CLONE_NEWNET)
+            os.close(confinement.network)
+            jail.enter_resolving()
+            memory_bytes, files = _JURY_MEMORY_BYTES, _JURY_FILES
+        else:
+            jail.enter_empty()
+            memory_bytes, files = _WORKER_MEMORY_BYTES, 0
+        for what, most in ((resource.RLIMIT_AS, memory_bytes), (resource.RLIMIT_NOFILE, files), (resource.RLIMIT_FSIZE, 0)):
             resource.setrlimit(what, (most, most))
     os.umask(0o077)
     os.setgroups([])
@@ -79,6 +98,8 @@ def finish(confinement: Confinement, parent: int) -> None:
     _die_with(parent)  # changing the user cleared it (prctl(2))
     if isinstance(confinement, DaemonConfinement):
         syscalls.allow_daemon()
+    elif isinstance(confinement, JuryConfinement):
+        syscalls.allow_jury()
     else:
         syscalls.allow_worker()
 

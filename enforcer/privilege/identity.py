@@ -1,7 +1,7 @@
 """Who the confined processes run as.
 
-The daemon: the user `holdfast` where there is one, else a fixed number. The workers: another fixed number, so that not even a
-signal leads from one kind to the other. Both numbers lie in 61184–65519, which systemd reserves for users that exist only while a
+The daemon: the user `holdfast` where there is one, else a fixed number. The workers and the jury: other fixed numbers, so that not even a
+signal leads from one kind to another. The numbers lie in 61184–65519, which systemd reserves for users that exist only while a
 service runs (systemd's "Users, Groups, UIDs and GIDs"), so no person and no package owns files under them.
 """
 
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 DAEMON_USER = "holdfast"
 DAEMON_ID = 61931
 WORKER_ID = 61932
+JURY_ID = 61933
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +32,7 @@ def daemon() -> Identity:
 
 def worker() -> Identity:
     return Identity(WORKER_ID, WORKER_ID)
+
+
+def jury() -> Identity:
+    return Identity(JURY_ID, JURY_ID)

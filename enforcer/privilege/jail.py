@@ -25,6 +25,9 @@ _SYSTEM = (
     "/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/usr/share/ca-certificates",  # to verify a server's TLS
     "/dev/null", "/dev/urandom",
 )  # fmt: skip
+_RESOLVER = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf")
+"""What the C library reads to look a name up (resolver(3), nsswitch.conf(5), host.conf(5), gai.conf(5)), each time anew."""
+
 _PACKAGES = ("enforcer", "escrow")
 _TMP_OPTIONS = "mode=1777,size=64m"
 _READ_ONLY = libc.MS_REMOUNT | libc.MS_BIND | libc.MS_RDONLY | libc.MS_NOSUID
@@ -45,6 +48,16 @@ def own_namespaces() -> None:
 def enter_empty() -> None:
     """A root without a single file."""
     _new_root()
+    _become_root()
+
+
+def enter_resolving() -> None:
+    """A root with copies of the resolver's few files, as they are now, and nothing else."""
+    found = {path: path.read_bytes() for path in map(Path, _RESOLVER) if path.is_file()}
+    _new_root()
+    for path, content in found.items():
+        _inside(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _inside(path).write_bytes(content)
     _become_root()
 
 

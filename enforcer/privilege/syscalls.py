@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+from itertools import product
 
 import seccomp  # type: ignore[import-not-found, unused-ignore]  # Debian's python3-seccomp; it has no types
 
@@ -19,6 +20,9 @@ def _words(text: str) -> list[str]:
 
 _CLONE_THREAD = 0x00010000
 _PROT_EXEC = 0x4
+_INTERNET = (2, 10)  # AF_INET, AF_INET6
+_STREAM_OR_DATAGRAM = (1, 2)
+_SOCKET_KIND = 0xF  # SOCK_TYPE_MASK (include/linux/net.h): the rest are SOCK_CLOEXEC and SOCK_NONBLOCK
 
 _BASE = _words("""
     read write readv writev pread64 preadv close lseek fstat dup fcntl pipe2
@@ -38,6 +42,10 @@ _DAEMON = _words("""
     unlink unlinkat rename renameat renameat2 mkdir mkdirat rmdir ftruncate fallocate fadvise64 fsync fdatasync sync_file_range
     pwrite64 pwritev flock fchmod chmod utimensat umask
 """)  # accepting clients (event loops call listen again); files, of which its root holds only the installation, /state and /tmp
+
+_JURY = _words("""
+    connect sendmmsg open openat stat newfstatat statx
+""")  # going out, asking a name server, and reading the resolver's files, the only ones in its root, which is read-only
 
 _DEADLY = _words("""
     execve execveat ptrace process_vm_readv process_vm_writev pidfd_getfd kcmp bpf perf_event_open userfaultfd
@@ -61,7 +69,12 @@ def allow_worker() -> None:
     _load(_BASE, may_map_code=False)
 
 
-def _load(names: list[str], may_map_code: bool) -> None:
+def allow_jury() -> None:
+    """Confine to computing, and to going out over TCP and UDP: no listening, no other kind of socket, no file but the resolver's, no new code."""
+    _load([*_BASE, *_JURY], may_map_code=False, may_go_out=True)
+
+
+def _load(names: list[str], may_map_code: bool, may_go_out: bool = False) -> None:
     rules = seccomp.SyscallFilter(seccomp.ERRNO(errno.EPERM))
     rules.set_attr(seccomp.Attr.CTL_TSYNC, 1)
     for name in names:
@@ -78,7 +91,13 @@ def _load(names: list[str], may_map_code: bool) -> None:
         rules.add_rule(seccomp.ALLOW, "prctl", seccomp.Arg(0, seccomp.MASKED_EQ, 0xFFFFFFFF, option))
     rules.add_rule(seccomp.ALLOW, "clone", seccomp.Arg(0, seccomp.MASKED_EQ, _CLONE_THREAD, _CLONE_THREAD))
     rules.add_rule(seccomp.ERRNO(errno.ENOSYS), "clone3")
-    rules.add_rule(seccomp.ALLOW, "socketpair", seccomp.Arg(0, seccomp.EQ, 1))  # AF_UNIX: the event loop's wake-up
+    if may_go_out:
+        for family, kind in product(_INTERNET, _STREAM_OR_DATAGRAM):
+            rules.add_rule(seccomp.ALLOW, "socket", seccomp.Arg(0, seccomp.EQ, family), seccomp.Arg(1, seccomp.MASKED_EQ, _SOCKET_KIND, kind))
+        # With `connect` at hand, a pair of Unix datagram sockets could be turned to any socket by name; one of streams cannot (EISCONN).
+        rules.add_rule(seccomp.ALLOW, "socketpair", seccomp.Arg(0, seccomp.EQ, 1), seccomp.Arg(1, seccomp.MASKED_EQ, _SOCKET_KIND, 1))
+    else:
+        rules.add_rule(seccomp.ALLOW, "socketpair", seccomp.Arg(0, seccomp.EQ, 1))  # AF_UNIX: the event loop's wake-up
     rules.add_rule(seccomp.ALLOW, "tgkill", seccomp.Arg(0, seccomp.EQ, os.getpid()))  # abort()
     rules.add_rule(seccomp.ALLOW, "prlimit64", seccomp.Arg(0, seccomp.EQ, 0), seccomp.Arg(2, seccomp.EQ, 0))  # reading its own
     for name in _DEADLY:
