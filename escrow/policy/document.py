@@ -11,8 +11,9 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
+from escrow.jury_settings import JurySettings
 from escrow.policy.rules import Rule, ToolRules
-from escrow.policy.tables import Bounds, Escrow, Evidence, Judging, Jury, PrincipalRules, Server, Table, Tls, ToolNames, Unclean
+from escrow.policy.tables import Bounds, Escrow, Evidence, Judging, PrincipalRules, Server, Table, Tls, ToolNames, Unclean
 from escrow.scanner_settings import ScannerSettings
 
 KNOWN_CALLS: Final = 4096
@@ -46,7 +47,7 @@ class Policy(Table):
     tools: ToolNames = ToolNames()
     bounds: Bounds = Bounds()
     evidence: Evidence = Evidence()
-    jury: Jury | None = None
+    jury: JurySettings | None = None
     tls: Tls | None = None
     principal: PrincipalRules = PrincipalRules()
     scanner: ScannerSettings = ScannerSettings()

@@ -5,12 +5,11 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from escrow.policy.document import Contradiction, Policy
 from escrow.policy.places import Path, line_of, lines
@@ -70,10 +69,15 @@ def read_as(model: type[_Model], text: str, source: str) -> tuple[_Model, dict[s
         raise PolicyError(f"{source}: {where}: {_PLACE.sub('', str(error))}") from None
     except RecursionError:
         raise PolicyError(f"{source}: nested too deeply") from None
+    return validate(model, said, source, text), said
+
+
+def validate(model: type[_Model], said: Mapping[str, Any], source: str, text: str | None = None) -> _Model:
+    """A document's model. text: what it was read from, for line numbers. Raises PolicyError."""
     try:
-        return model.model_validate(said), said
+        return model.model_validate(said)
     except ValidationError as error:
-        places = lines(text)
+        places = lines(text) if text is not None else {}
         named = [_named(source, places, where, what) for problem in error.errors() for where, what in _problems(model, problem)]
         more = [f"{source}: and {len(named) - MAX_PROBLEMS} more"] if len(named) > MAX_PROBLEMS else []
         raise PolicyError("\n".join(named[:MAX_PROBLEMS] + more)) from None
@@ -85,7 +89,7 @@ def _named(source: str, places: dict[Path, int], where: Path, what: str) -> str:
     return f"{source}: " + (f"line {line}: " if line else "") + (f"{key}: " if key else "") + what
 
 
-def _problems(model: type[BaseModel], problem: ErrorDetails) -> Iterator[tuple[Path, str]]:
+def _problems(model: type[BaseModel], problem: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
     where: Path = tuple(problem["loc"])
     cause = problem.get("ctx", {}).get("error")
     if isinstance(cause, Contradiction):
@@ -95,7 +99,7 @@ def _problems(model: type[BaseModel], problem: ErrorDetails) -> Iterator[tuple[P
     elif problem["type"] == "missing":
         yield where, "is missing"
     else:
-        yield where, str(cause) if problem["type"] == "value_error" else problem["msg"]
+        yield where, str(cause) if problem["type"] == "value_error" else str(problem["msg"])
 
 
 def _meant(model: type[BaseModel], where: Path) -> str:

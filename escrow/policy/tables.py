@@ -6,9 +6,8 @@ Unknown keys are errors, so that a misspelt safeguard is never silently absent.
 from __future__ import annotations
 
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 Judge = Literal["scanner", "jury"]
 """Judges that a policy can name."""
@@ -93,41 +92,6 @@ class Evidence(Table):
     """content: keep what was judged in the evidence log, instead of salted commitments to it."""
 
     content: bool = False
-
-
-class Jury(Table):
-    """A language model behind an OpenAI-compatible API, asked about the gray band only. Absent by default.
-
-    url: the API's base, such as https://api.example/v1. api_key_file: a file with the key; without it, none is sent.
-    above, below: it is asked where the scanner says CLEAN or UNSURE with a score in this half-open band.
-    max_calls_per_hour: the budget; beyond it, as when it is late, refuses or says anything else, its verdict is UNSURE.
-    max_chars: most characters of evidence in one prompt.
-    """
-
-    url: str = Field(max_length=2048)
-    model: str = Field(min_length=1, max_length=256)
-    api_key_file: str | None = None
-    timeout_s: float = Field(10.0, gt=0, le=300)
-    max_calls_per_hour: int = Field(200, ge=0)
-    above: float = Field(0.3, ge=0, le=1)
-    below: float = Field(0.9, ge=0, le=1)
-    max_chars: int = Field(8000, ge=256, le=1_000_000)
-
-    @field_validator("url")
-    @classmethod
-    def _plain(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            raise ValueError("an http:// or https:// URL without query is wanted")
-        if "@" in parts.netloc:
-            raise ValueError("a key belongs into api_key_file: policies are shown")
-        return url
-
-    @model_validator(mode="after")
-    def _band(self) -> Jury:
-        if self.above >= self.below:
-            raise ValueError("above must be less than below")
-        return self
 
 
 class Tls(Table):
