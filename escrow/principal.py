@@ -34,8 +34,12 @@ def from_subject(issuer: str, subject: str) -> Principal:
 
 
 def from_authorization(value: bytes) -> Principal:
-    """The digest of an Authorization header nobody verified: two callers with the same credential are one principal."""
-    return Principal("auth", hashlib.sha256(b"holdfast authorization\0" + value).hexdigest()[:32])
+    """The digest of an Authorization header nobody verified: two callers with the same credential are one principal.
+
+    However it is spelt: a scheme's case and the blanks around it mean nothing (RFC 9110, section 11.1).
+    """
+    scheme, *rest = value.split(None, 1)[:2] or [b""]
+    return Principal("auth", hashlib.sha256(b"holdfast authorization\0" + b" ".join((scheme.lower(), *rest)).rstrip()).hexdigest()[:32])
 
 
 def from_process(uid: int, cgroup: int | None) -> Principal:

@@ -93,11 +93,12 @@ class Store:
         rows = self._rows("SELECT item FROM items WHERE id = ?", (item_id,))
         return _item.validate_json(rows[0][0]) if rows else None
 
-    def list_items(self, states: tuple[State, ...] = tuple(State), limit: int = 1000) -> list[Item]:
-        """Items in these states, oldest first, the newest `limit` of them."""
+    def list_items(self, states: tuple[State, ...] = tuple(State), limit: int = 1000, before: tuple[float, str] | None = None) -> list[Item]:
+        """Items in these states, oldest first, the newest `limit` of them. before: only those older than the item held then, with this id."""
         wanted = [state.value for state in states]
         marks = ",".join("?" * len(wanted))
-        rows = self._rows(f"SELECT item FROM items WHERE state IN ({marks}) ORDER BY held_at DESC LIMIT ?", (*wanted, limit))
+        older = "" if before is None else " AND (held_at, id) < (?, ?)"
+        rows = self._rows(f"SELECT item FROM items WHERE state IN ({marks}){older} ORDER BY held_at DESC, id DESC LIMIT ?", (*wanted, *(before or ()), limit))
         return [_item.validate_json(row[0]) for row in reversed(rows)]
 
     def counts(self) -> dict[str, int]:
