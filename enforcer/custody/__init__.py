@@ -1,6 +1,7 @@
 """Custody of everything that passes: judged, recorded, and released, held or refused.
 
-    custody.py      what the relay brings and what people say; the only way in
+    custody.py      what the relay brings
+    people.py       what people say of it, and may see
     executor.py     the gate's orders on held items carried out: clock, waiters, store
     items.py        what a held message is written down as
     judging.py      which judges speak about a message, and what they say together
@@ -16,7 +17,8 @@ from enforcer.custody.custodian import Custodian, StoreFailed
 from enforcer.custody.custody import Custody
 from enforcer.custody.executor import Ticket
 from enforcer.custody.judging import Judges
+from enforcer.custody.people import Lock
 from enforcer.custody.records import record_json
 from enforcer.custody.traffic import Arrival, Counters, Outgoing, Running
 
-__all__ = ["Arrival", "Counters", "Custodian", "Custody", "Judges", "Outgoing", "Running", "StoreFailed", "Ticket", "record_json"]
+__all__ = ["Arrival", "Counters", "Custodian", "Custody", "Judges", "Lock", "Outgoing", "Running", "StoreFailed", "Ticket", "record_json"]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 from enforcer.custody.custodian import StoreThread
 from enforcer.custody.traffic import Arrival
 from escrow import jsonrpc
 from escrow.tools import definitions, judge_tools
-from escrow.verdict import Verdict
+from escrow.verdict import Finding, Verdict
 
 Listed = list[tuple[str, str, str]]
 
@@ -21,28 +23,27 @@ class Definitions:
     def __init__(self, server: str, store: StoreThread) -> None:
         self._server, self._store = server, store
         self._trusted: tuple[frozenset[tuple[str, str]], bool] = (frozenset(), False)
+        self._first = asyncio.Lock()
 
     async def open(self) -> None:
         self._trusted = await self._store(self._store.store.trusted, self._server)
 
-    @staticmethod
-    def listed(arrival: Arrival) -> bool:
-        """Whether it is a list of tools."""
-        message = arrival.message
-        return isinstance(message, jsonrpc.Response) and not message.is_error and arrival.call is not None and arrival.call.method == "tools/list"
+    def judge(self, message: jsonrpc.Message) -> Verdict:
+        return judge_tools(_value(message), *self._trusted)
 
-    def judge(self, value: Any) -> Verdict:
-        return judge_tools(value, *self._trusted)
-
-    def known(self, value: Any) -> bool:
+    def known(self, message: jsonrpc.Message) -> bool:
         """Whether every definition stands trusted already, so that nothing is to be written."""
         trusted, complete = self._trusted
-        return complete and {(name, digest) for name, digest, _ in definitions(value)} <= trusted
+        return complete and {(name, digest) for name, digest, _ in definitions(_value(message))} <= trusted
 
-    async def trust_first(self, value: Any) -> bool:
-        """Trust what a clean first listing offers. Whether that could be recorded."""
-        if self.known(value):
-            return True
+    async def trust_first(self, message: jsonrpc.Message) -> bool:
+        """Trust what a clean first listing offers, unless another was trusted meanwhile. Whether that could be recorded."""
+        async with self._first:
+            if self.judge(message).finding is not Finding.CLEAN:
+                return False
+            return self.known(message) or await self._trust_now(_value(message))
+
+    async def _trust_now(self, value: Any) -> bool:
         found = definitions(value)
         last = not (isinstance(value, dict) and value.get("nextCursor"))
         try:
@@ -53,9 +54,9 @@ class Definitions:
             return False
         return True
 
-    async def hold(self, value: Any) -> None:
+    async def hold(self, message: jsonrpc.Message) -> None:
         """A list is being held: what it offers can be looked at, and is trusted by approving it."""
-        await self._store(self._store.store.offer, self._server, definitions(value), time.time())
+        await self._store(self._store.store.offer, self._server, definitions(_value(message)), time.time())
 
     async def approved(self, released: bytes, by: str) -> None:
         """A held list was approved: what is released of it is trusted."""
@@ -77,10 +78,24 @@ class Definitions:
         return await self._store(self._store.store.tools, self._server)
 
 
-def without(message: jsonrpc.Response, denied: set[str]) -> jsonrpc.Response:
-    """A tools/list without the named tools: what clients may not call they are not shown."""
-    value = message.value
-    kept = [tool for tool in value["tools"] if not (isinstance(tool, dict) and tool.get("name") in denied)]
+def listed(arrival: Arrival) -> bool:
+    """Whether it is a list of tools."""
+    message = arrival.message
+    return isinstance(message, jsonrpc.Response) and not message.is_error and arrival.call is not None and arrival.call.method == "tools/list"
+
+
+def _value(message: jsonrpc.Message) -> Any:
+    return message.value if isinstance(message, jsonrpc.Response) else None
+
+
+def without(message: jsonrpc.Message, denied: Callable[[str], str | None]) -> jsonrpc.Message:
+    """A list of tools without those that are denied: what clients may not call they are not shown."""
+    value = _value(message)
+    tools = value.get("tools") if isinstance(value, dict) else None
+    if not isinstance(message, jsonrpc.Response) or not isinstance(tools, list):
+        return message
+    kept = [tool for tool in tools if not (isinstance(tool, dict) and isinstance(name := tool.get("name"), str) and denied(name))]
+    if len(kept) == len(tools):
+        return message
     cut = {**value, "tools": kept}
-    raw = json.dumps({"jsonrpc": "2.0", "id": message.id, "result": cut}, separators=(",", ":")).encode()
-    return jsonrpc.Response(message.id, cut, False, raw)
+    return jsonrpc.Response(message.id, cut, False, json.dumps({"jsonrpc": "2.0", "id": message.id, "result": cut}, separators=(",", ":")).encode())

@@ -14,26 +14,26 @@ from escrow import jsonrpc
 from escrow.call import Call, Kind
 from escrow.decision import Ruling
 from escrow.item import Item, Payload, State
-from escrow.policy import Policy
+from escrow.policy import ToolRules
 
 _STATES = {Ruling.RELEASE: State.APPROVED, Ruling.HOLD: State.HELD, Ruling.REFUSE: State.DENIED}
 _NO_ARGUMENTS = hashlib.sha256(b"{}").hexdigest()
 
 
-def item_of_arrival(arrival: Arrival, payload: Payload, verdicts: Verdicts, ruling: Ruling, policy: Policy) -> Item:
+def item_of_arrival(arrival: Arrival, payload: Payload, verdicts: Verdicts, ruling: Ruling, rules: ToolRules, policy_version: str) -> Item:
     """A message of the server's. Ruled RELEASE, it is clean, and waits only for its client to come back."""
     message = arrival.message
     call = arrival.call or Call(
         arrival.server, arrival.principal, arrival.session, arrival.transport, 0, arrival.method, arrival.method, _NO_ARGUMENTS
     )  # fmt: skip
     answered = None if isinstance(message, jsonrpc.Notification) else message.id
-    item = _item(call, arrival.kind, answered, payload, verdicts, ruling, policy, "result")
+    item = _item(call, arrival.kind, answered, payload, verdicts, ruling, rules, policy_version, "result")
     return replace(item, session=arrival.session, orphaned=not arrival.connected or item.state is State.DENIED)
 
 
-def item_of_request(call: Call, request: jsonrpc.Request, verdicts: Verdicts, ruling: Ruling, policy: Policy) -> Item:
+def item_of_request(call: Call, request: jsonrpc.Request, verdicts: Verdicts, ruling: Ruling, rules: ToolRules, policy_version: str) -> Item:
     """A client's call, because of its arguments."""
-    return _item(call, call.kind, request.id, Payload(request.raw), verdicts, ruling, policy, "request")
+    return _item(call, call.kind, request.id, Payload(request.raw), verdicts, ruling, rules, policy_version, "request")
 
 
 def _item(
@@ -43,7 +43,8 @@ def _item(
     payload: Payload,
     verdicts: Verdicts,
     ruling: Ruling,
-    policy: Policy,
+    rules: ToolRules,
+    policy_version: str,
     holds: Literal["result", "request"],
 ) -> Item:
     state = _STATES[ruling]
@@ -62,13 +63,13 @@ def _item(
         args_sha256=call.args_sha256,
         result_sha256=hashlib.sha256(payload.raw).hexdigest(),
         size_bytes=len(payload.raw),
-        policy_version=policy.version,
+        policy_version=policy_version,
         held_at=now,
-        deadline=now + policy.escrow.hold_for_s,
+        deadline=now + rules.hold_for_s,
         verdicts=verdicts,
         orphaned=state is State.DENIED,
         decided_by=None if state is State.HELD else ("judges" if state is State.APPROVED else "policy"),
         decided_at=None if state is State.HELD else now,
-        reason=None if state is State.HELD else ("clean, but its client had gone" if state is State.APPROVED else "on_hostile = refuse"),
+        reason=None if state is State.HELD else ("clean, but its client had gone" if state is State.APPROVED else "the policy refuses it"),
         holds=holds,
     )

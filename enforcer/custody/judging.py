@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enforcer.custody.definitions import Definitions
 from enforcer.custody.traffic import Arrival
 from escrow import jsonrpc
+from escrow.policy import ToolRules
 from escrow.verdict import Finding, Verdict, unsure
 
 Judge = Callable[[jsonrpc.Message], Awaitable[Verdict]]
@@ -43,23 +44,25 @@ class Judging:
     def __init__(self, judges: Judges, definitions: Definitions, locked: Callable[[], bool]) -> None:
         self.judges, self._definitions, self._locked = judges, definitions, locked
 
-    def at_once(self, arrival: Arrival) -> Verdicts | None:
+    def at_once(self, arrival: Arrival, rules: ToolRules) -> Verdicts | None:
         """What comes back, judged in the loop; None where that cannot be."""
-        if self._locked():
+        if self._locked() or len(arrival.message.raw) > rules.result_bytes:
             return None
         message = arrival.message
         verdict = self.judges.quick(message)
-        if verdict is None or (self.judges.jury is not None and self.judges.in_band(verdict)):
+        if verdict is None or (self._has_jury(rules) and self.judges.in_band(verdict)):
             return None
         if isinstance(message, jsonrpc.Response) and not message.is_error and (arrival.call is None or arrival.call.method == "tools/list"):
             return (verdict, *self._beside(arrival))
         return (verdict,)
 
-    async def whole(self, arrival: Arrival) -> Verdicts:
+    async def whole(self, arrival: Arrival, rules: ToolRules) -> Verdicts:
         """What comes back, judged by everybody who has a say."""
         verdict = await self.scan(arrival.message)
         verdicts = [verdict, *self._beside(arrival)]
-        if self.judges.jury is not None and self.judges.in_band(verdict):
+        if len(arrival.message.raw) > rules.result_bytes:
+            verdicts.append(unsure("bounds", "bounds.size", "It is larger than the policy allows for this tool."))
+        if self.judges.jury is not None and self._has_jury(rules) and self.judges.in_band(verdict):
             try:
                 said = await self.judges.jury(arrival.message, verdict)
             except Exception as error:
@@ -76,7 +79,7 @@ class Judging:
             return []
         if arrival.call is None:
             return [unsure("pairing", "pairing.unknown", "It answers no request that passed here.")]
-        return [self._definitions.judge(message.value)] if arrival.call.method == "tools/list" else []
+        return [self._definitions.judge(message)] if arrival.call.method == "tools/list" else []
 
     async def scan(self, message: jsonrpc.Message) -> Verdict:
         """What the scanner says of a message that comes back."""
@@ -85,18 +88,25 @@ class Judging:
         except Exception as error:
             return unsure("scanner", "scanner.failed", f"The scanner failed ({type(error).__name__}).")
 
-    def leaving_at_once(self, message: jsonrpc.Message) -> Verdict | None:
+    def _has_jury(self, rules: ToolRules) -> bool:
+        return self.judges.jury is not None and "jury" in rules.judges
+
+    def leaving_at_once(self, message: jsonrpc.Message, rules: ToolRules) -> Verdicts | None:
         """What goes out, judged in the loop; None where that cannot be."""
-        return _CLEAN if self.judges.request is None else self.judges.request_quick(message)
+        if self.judges.request is None or rules.outgoing == "off":
+            return _UNJUDGED
+        verdict = self.judges.request_quick(message)
+        return None if verdict is None else (verdict,)
 
-    async def leaving(self, message: jsonrpc.Message) -> Verdict:
+    async def leaving(self, message: jsonrpc.Message, rules: ToolRules) -> Verdicts:
         """What goes out."""
-        if self.judges.request is None:
-            return _CLEAN
+        if (quick := self.leaving_at_once(message, rules)) is not None:
+            return quick
+        assert self.judges.request is not None
         try:
-            return await self.judges.request(message)
+            return (await self.judges.request(message),)
         except Exception as error:
-            return unsure("outgoing", "outgoing.failed", f"The judge of what goes out failed ({type(error).__name__}).")
+            return (unsure("outgoing", "outgoing.failed", f"The judge of what goes out failed ({type(error).__name__})."),)
 
 
-_CLEAN = Verdict("outgoing", Finding.CLEAN, 0.0)
+_UNJUDGED = (Verdict("outgoing", Finding.CLEAN, 0.0),)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from escrow.answers import Why
 from escrow.call import Call, Transport
 from escrow.gate import DecisionRefused
 from escrow.item import State
-from escrow.policy import Escrow, Judging, Policy
+from escrow.policy import Escrow, Judging, Policy, Rule, ToolNames
 from escrow.principal import from_address
 from escrow.verdict import Finding, Verdict
 
@@ -291,3 +292,35 @@ async def test_a_locked_server_refuses_calls_and_holds_what_still_comes_over_a_r
     assert isinstance(await custody.ask(Call("s", ME, None, Transport.SESSION, 1, "tools/call", "other", "a" * 64), ASKED), Running)
     await custody.approve(item.id, "alice", "w", item.result_sha256)
     assert (await ticket.outcome()).raw == CLEAN
+
+
+async def test_a_denied_tool_is_refused_and_not_listed_and_another_passes(custody: Custody) -> None:
+    custody.policy = Policy(tools=ToolNames(deny=("delete_*",)))
+    forbidden = replace(CALL, name="delete_all")
+    refused = await custody.ask(forbidden, ASKED)
+    assert isinstance(refused, Outgoing) and refused.why is Why.FORBIDDEN and custody.ask_now(forbidden, ASKED) == refused
+    assert isinstance(custody.ask_now(CALL, ASKED), Running)
+    shown = await custody.receive(arrival(listing("read", "delete_all"), LISTING))
+    assert isinstance(shown, Outgoing) and shown.raw == listing("read")
+
+
+async def test_what_a_trial_lets_by_is_recorded_as_that(custody: Custody) -> None:
+    custody.policy = Policy(rule=(Rule(tools=("read",), trial=True, on_hostile="pass", on_unsure="pass"),))
+    assert await custody.receive(arrival(HOSTILE)) == Outgoing(HOSTILE)
+    assert custody.recent[-1]["recorded"] == "trial" and custody.counters.trialled == 1
+    assert isinstance(await custody.receive(arrival(HOSTILE, replace(CALL, name="other"))), Ticket)
+
+
+async def test_a_rule_of_a_tool_bounds_its_messages(custody: Custody) -> None:
+    custody.policy = Policy(rule=(Rule(tools=("read",), request_bytes=1024, result_bytes=1024),))
+    large = b'{"jsonrpc":"2.0","id":1,"result":"' + b"x" * 1024 + b'"}'
+    refused = await custody.ask(CALL, jsonrpc.Request(1, "tools/call", {}, large))
+    assert isinstance(refused, Outgoing) and refused.why is Why.FORBIDDEN
+    item = await custody.item((await held(custody, large)).item_id)
+    assert item.verdicts[-1].reasons[0].rule == "bounds.size"
+    assert isinstance(await custody.receive(arrival(large, replace(CALL, name="other"))), Outgoing)
+
+
+async def test_of_two_first_listings_only_one_is_trusted(custody: Custody) -> None:
+    both = await asyncio.gather(custody.receive(arrival(listing("a"), LISTING)), custody.receive(arrival(listing("evil"), LISTING)))
+    assert [isinstance(one, Ticket) for one in both] == [False, True]

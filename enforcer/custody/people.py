@@ -1,0 +1,151 @@
+"""What people say of what is held, and what they may see: the part of custody that the control socket speaks to."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import Any
+
+from enforcer.custody.custodian import StoreThread
+from enforcer.custody.definitions import Definitions
+from enforcer.custody.executor import Executor
+from enforcer.custody.judging import Judging
+from enforcer.custody.records import Records
+from escrow import gate, jsonrpc
+from escrow.call import Kind
+from escrow.item import Item, Payload, State
+from escrow.policy import Policy, ToolRules
+from escrow.verdict import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """The kill switch is on: who said so, why, and when (Unix seconds)."""
+
+    by: str
+    why: str
+    at: float
+
+
+class People:
+    """See the module. policy: the running one; whoever changes it sets it here. locked: the kill switch."""
+
+    def __init__(
+        self, policy: Policy, server: str, store: StoreThread, definitions: Definitions, judging: Judging, executor: Executor, records: Records
+    ) -> None:
+        self.policy, self.server, self.records = policy, server, records
+        self.locked: Lock | None = None
+        self._store, self._definitions, self._judging, self._executor = store, definitions, judging, executor
+
+    @property
+    def lost(self) -> int:
+        """Writes that failed in the background."""
+        return self._executor.lost
+
+    @property
+    def recent(self) -> deque[dict[str, Any]]:
+        return self.records.recent
+
+    async def approve(self, item_id: str, by: str, why: str, result_sha256: str, released: bytes | None = None) -> Item:
+        """Raises gate.DecisionRefused, KeyError (no such item), StoreFailed."""
+        item = await self._known(item_id)
+        if self.locked is not None:
+            raise gate.DecisionRefused("the server is locked: unlock it first")
+        if released is not None and item.holds == "request":
+            raise gate.DecisionRefused("a held call cannot be redacted: deny it, and have it made otherwise")
+        digest = None if released is None else hashlib.sha256(released).hexdigest()
+        wanted = item.state is State.HELD and (released is not None or _lists_tools(item))
+        payload = await self.payload(item_id) if wanted else None
+        if released is not None and payload is not None:
+            await self._store(self._store.store.replace_payload, item, replace(payload, released=released))
+        decided = await self._executor.decide(item_id, gate.Approved(by, why, time.time(), result_sha256, digest))
+        self.records.decided(decided)
+        if _lists_tools(decided) and payload is not None:
+            await self._definitions.approved(payload.raw if released is None else released, by)
+        return decided
+
+    async def deny(self, item_id: str, by: str, why: str) -> Item:
+        """Raises gate.DecisionRefused, KeyError (no such item), StoreFailed."""
+        await self._known(item_id)
+        return self._told(await self._executor.decide(item_id, gate.Denied(by, why, time.time())))
+
+    async def shred(self, item_id: str, by: str) -> Item:
+        """Raises KeyError (no such item), StoreFailed."""
+        item = await self.item(item_id)
+        if _lists_tools(item) and (payload := await self.payload(item_id)) is not None:
+            await self._definitions.shredded(payload.raw)
+        await self._known(item_id)
+        return self._told(await self._executor.decide(item_id, gate.Shredded(by, time.time())))
+
+    def _told(self, item: Item) -> Item:
+        self.records.decided(item)
+        return item
+
+    async def _known(self, item_id: str) -> Item:
+        """Make sure an entry exists for an item that the store has. Raises KeyError."""
+        if (entry := self._executor.entries.get(item_id)) is not None:
+            return entry.item
+        item = await self.item(item_id)
+        self._executor.look_at(item)
+        return item
+
+    async def lock(self, by: str, why: str) -> Lock:
+        """Refuse every call from now on, and hold whatever still comes. Raises StoreFailed: it holds for now, but not over a restart."""
+        self.locked = Lock(by, why, time.time())
+        self.records.switched("locked", by, why)
+        await self._store(self._store.store.lock, by, why, self.locked.at)
+        return self.locked
+
+    async def unlock(self, by: str, why: str) -> None:
+        """Raises StoreFailed: it stays locked."""
+        await self._store(self._store.store.unlock)
+        self.records.switched("unlocked", by, why)
+        self.locked = None
+
+    async def items(self, states: tuple[State, ...], limit: int, before: tuple[float, str] | None = None) -> list[Item]:
+        """Oldest first, the newest `limit` of them; before: (held_at, id) of the item that they are older than."""
+        return await self._store(self._store.store.list_items, states, limit, before)
+
+    async def item(self, item_id: str) -> Item:
+        """Raises KeyError."""
+        item = await self._store(self._store.store.get, item_id)
+        if item is None:
+            raise KeyError(item_id)
+        return item
+
+    async def payload(self, item_id: str) -> Payload | None:
+        return await self._store(self._store.store.payload, item_id)
+
+    async def counts(self) -> dict[str, int]:
+        return await self._store(self._store.store.counts)
+
+    async def tools(self) -> list[dict[str, Any]]:
+        return await self._definitions.shown()
+
+    async def trust(self, by: str) -> int:
+        """Trust the definitions last offered. Returns how many."""
+        return await self._definitions.trust(by)
+
+    async def judge(self, message: jsonrpc.Message) -> Verdict:
+        """What the scanner says of a message under the present policy (a replay, a redaction); changes nothing."""
+        if isinstance(message, jsonrpc.Request) and self._judging.judges.request is not None:
+            return (await self._judging.leaving(message, self._rules_of(message)))[0]
+        return await self._judging.scan(message)
+
+    def follow(self) -> asyncio.Queue[dict[str, Any]]:
+        """A queue of decisions as they come; give it back to `unfollow`."""
+        return self.records.follow()
+
+    def unfollow(self, queue: asyncio.Queue[dict[str, Any]]) -> None:
+        self.records.unfollow(queue)
+
+    def _rules_of(self, message: jsonrpc.Message) -> ToolRules:
+        method = getattr(message, "method", "response")
+        return self.policy.for_call(self.server, method, method)
+
+
+def _lists_tools(item: Item) -> bool:
+    return item.method == "tools/list" and item.holds == "result" and item.kind is Kind.LIST
