@@ -29,6 +29,7 @@ from enforcer.helper.channel import HelperChannel
 from enforcer.helper.messages import Enforcing, Fact, NotEnforcing, Stop, WorkerEnded, WorkerStarted
 from enforcer.inherited import Inherited, TlsMaterial
 from enforcer.kernel import sockdiag
+from enforcer.policies import Policies
 from enforcer.relay.exchange import Context
 from enforcer.relay.identity import Identity, Local
 from enforcer.relay.listener import Listener
@@ -40,6 +41,7 @@ from enforcer.scanner.local import spawn_local
 from enforcer.scanner.pool import WorkerPool
 from enforcer.store import Store
 from escrow import jsonrpc
+from escrow.policy import Policy
 from escrow.verdict import Verdict
 
 
@@ -79,18 +81,20 @@ class _Daemon:
 
     async def serve(self) -> int:
         given = self.inherited
-        policy = given.policy
         self.stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
+        store = Store(given.state_dir)
+        self.policies = Policies(given.policy, given.state_dir, given.policy_lines)
+        policy = self.policies.current
         scanner = _scanner_of_the_relay()
         scanner.settings = policy.scanner
         self.pool = WorkerPool(policy.scanner, scanner, self._worker_lost)
         for worker in given.workers:
             self.pool.add(worker)
-        store = Store(given.state_dir)
         self.custody = Custody(policy, given.server, store, _judges(scanner, self.pool))
+        self.policies.listeners.append(self._policy_changed)
         await self.custody.open()
         if given.helper is not None:
             self.channel = HelperChannel(given.helper, self._heard)
@@ -105,7 +109,7 @@ class _Daemon:
         identity = Identity(policy.principal, None if given.bearer_key is None else given.bearer_key.decode(), look_up)
         context = Context(policy, given.server, self.custody, upstream, Sessions(), identity, responder)
         self.listener = Listener(context, given.port if given.mode == "enforce" else None, _client_tls(given.tls))
-        people = People(self.custody, Tokens(given.state_dir / "tokens.json"), self._status, responder.arm, self._asked_to_stop)
+        people = People(self.custody, Tokens(given.state_dir / "tokens.json"), self._status, responder.arm, self._asked_to_stop, self.policies)
         control = ControlServer(people, frozenset({0, os.getuid()}))
         await self.listener.start(given.listeners)
         await control.start(given.control)
@@ -147,6 +151,9 @@ class _Daemon:
             self.channel.ask_stop()
         else:
             self.stopping.set()
+
+    def _policy_changed(self, _old: Policy, new: Policy, _by: str) -> None:
+        self.custody.policy = new
 
     # --- workers without a helper ---
 
@@ -205,7 +212,7 @@ class _Daemon:
             "connections": self.listener.connections,
             "counters": asdict(self.custody.counters),
             "lost_writes": self.custody.lost,
-            "policy_version": given.policy.version,
+            **self.policies.status(),
             "policy_path": None if given.policy_path is None else str(given.policy_path),
             "state_dir": str(given.shown_state_dir),
             "weak_principals": given.policy.principal.require == "any",

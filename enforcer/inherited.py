@@ -6,11 +6,12 @@ Filled by the helper's fork in enforce mode, by `holdfast proxy` in proxy mode.
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from escrow.policy import Policy
+from escrow.policy.places import Path as Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class Inherited:
     workers: sockets of workers that exist already. Steered, they come as facts from the helper instead.
     tls, bearer_key: what the files named in the policy held; None where it names none.
     upstream: proxy mode only.
+    policy_lines: at which lines of policy_path its keys stand; for views.
     """
 
     mode: Literal["enforce", "proxy"]
@@ -66,3 +68,4 @@ class Inherited:
     tls: TlsMaterial | None = None
     bearer_key: bytes | None = None
     upstream: Upstream | None = None
+    policy_lines: dict[Place, int] = field(default_factory=dict)

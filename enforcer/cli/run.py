@@ -22,7 +22,7 @@ from rich.markup import escape
 from enforcer.cli import render
 from enforcer.cli.places import Json, RuntimeDir, StateDir, control_socket, runtime_dir, state_dir
 from enforcer.control import client
-from escrow.policy import Policy, PolicyError, load
+from escrow.policy import Document, Policy, PolicyError, read
 
 PolicyFile = Annotated[Path | None, typer.Option("--policy", envvar="HOLDFAST_POLICY", help="A policy file (TOML). Without one, the safe defaults.")]
 
@@ -37,10 +37,15 @@ class CannotStop(Exception):
 
 def read_policy(path: Path | None) -> Policy:
     """The policy in a file, or the defaults. Raises PolicyError."""
+    return read_document(path).policy
+
+
+def read_document(path: Path | None) -> Document:
+    """The same, with the lines of its keys. Raises PolicyError."""
     if path is None:
-        return Policy()
+        return read("", "the defaults")
     try:
-        return load(path.read_text("utf-8"), str(path))
+        return read(path.read_text("utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise PolicyError(f"{path}: {error}") from None
 
@@ -65,10 +70,12 @@ def start(
     from enforcer.helper.start import StartOptions
     from enforcer.helper.start import start as steer
 
+    document = read_document(policy)
     options = StartOptions(
         port=port,
         netns=netns,
-        policy=read_policy(policy),
+        policy=document.policy,
+        policy_lines=document.lines,
         policy_path=policy.absolute() if policy else None,
         state_dir=state_dir(state),
         runtime_dir=runtime_dir(runtime),
@@ -90,7 +97,8 @@ def proxy(
     from enforcer import daemon
     from enforcer.inherited import Inherited, TlsMaterial, Upstream
 
-    chosen = read_policy(policy)
+    document = read_document(policy)
+    chosen = document.policy
     host, _, port = listen.rpartition(":")
     target = urlsplit(upstream)
     if not port.isdigit() or not host:
@@ -119,6 +127,7 @@ def proxy(
     given = Inherited(
         mode="proxy",
         policy=chosen,
+        policy_lines=document.lines,
         policy_path=policy.absolute() if policy else None,
         port=listener.getsockname()[1],
         server=chosen.server.name or f"{target.hostname}:{target.port or (443 if target.scheme == 'https' else 80)}",

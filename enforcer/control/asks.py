@@ -10,6 +10,7 @@ from escrow.item import State
 from escrow.supervisor.scopes import Scope
 
 Id = Annotated[str, Field(pattern=r"^hf-[0-9a-f]{10}$")]
+ProposalId = Annotated[str, Field(pattern=r"^pp-[0-9a-f]{10}$")]
 Why = Annotated[str, Field(min_length=1, max_length=2000)]
 TokenName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 PrincipalText = Annotated[str, Field(pattern=r"^(sub|auth|local|address):[!-~]{1,120}$")]
@@ -82,7 +83,38 @@ class Verdicts(Ask):
 
 
 class PolicyShow(Ask):
+    """origin: also where each value comes from."""
+
     op: Literal["policy.show"]
+    origin: bool = False
+
+
+class PolicySet(Ask):
+    """text: a whole policy document. against: the version that the person saw; another one running by now is not replaced."""
+
+    op: Literal["policy.set"]
+    text: Annotated[str, Field(max_length=256 * 1024)]
+    why: Annotated[str, Field(max_length=2000)] = ""
+    against: str | None = None
+
+
+class PolicyProposals(Ask):
+    op: Literal["policy.proposals"]
+
+
+class PolicyAccept(Ask):
+    """against: as in PolicySet."""
+
+    op: Literal["policy.accept"]
+    id: ProposalId
+    why: Why
+    against: str | None = None
+
+
+class PolicyReject(Ask):
+    op: Literal["policy.reject"]
+    id: ProposalId
+    why: Why
 
 
 class SelfTest(Ask):
@@ -126,7 +158,7 @@ class Unlock(Ask):
 ANY: TypeAdapter[Any] = TypeAdapter(
     Annotated[
         Status | Stop | ListItems | Watch | Show | Approve | Deny | Replay | Shred | Tools | Trust | Verdicts | PolicyShow | SelfTest
-        | TokenNew | TokenList | TokenRevoke | Lock | Unlock,
+        | PolicySet | PolicyProposals | PolicyAccept | PolicyReject | TokenNew | TokenList | TokenRevoke | Lock | Unlock,
         Field(discriminator="op"),
     ]
 )  # fmt: skip

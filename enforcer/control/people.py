@@ -16,11 +16,13 @@ from typing import Any
 import jsonschema
 import referencing
 
-from enforcer.control import asks
+from enforcer.control import asks, policy
 from enforcer.control.tokens import Tokens
 from enforcer.custody import Custody, record_json
+from enforcer.policies import Policies, PolicyRefused
 from escrow import jsonrpc
 from escrow.item import Item, verdict_json
+from escrow.policy import PolicyError
 from escrow.redact import redact
 from escrow.verdict import Finding
 
@@ -38,6 +40,7 @@ class People:
     status: Callable[[], dict[str, Any]]
     arm: Callable[[bool], str]
     stop: Callable[[], None]
+    policies: Policies | None = None
 
     async def answer(self, ask: Any, by: str) -> Any:
         """Raises KeyError (no such thing), DecisionRefused, NothingToRedact, StoreFailed, TokensFailed, Unfit."""
@@ -70,8 +73,13 @@ class People:
                 return {"trusted": await custody.trust(by)}
             case asks.Verdicts():
                 return [json.loads(record_json(record)) for record in custody.recent]
-            case asks.PolicyShow():
-                return {"version": custody.policy.version, "policy": custody.policy.model_dump(mode="json")}
+            case asks.PolicyShow() | asks.PolicySet() | asks.PolicyProposals() | asks.PolicyAccept() | asks.PolicyReject():
+                if self.policies is None:
+                    raise Unfit("this instance's policy is not to be changed or shown")
+                try:
+                    return policy.answer(self.policies, ask, by, time.time())
+                except (PolicyError, PolicyRefused) as error:
+                    raise Unfit(str(error)) from None
             case asks.SelfTest():
                 return {"nonce": self.arm(ask.marked)}
             case asks.Lock():

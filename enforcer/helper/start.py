@@ -21,6 +21,7 @@ from enforcer.kernel.errors import KernelError, Missing
 from enforcer.kernel.namespace import Namespace
 from enforcer.privilege import capabilities, identity, jail
 from escrow.policy import Policy
+from escrow.policy.places import Path as Place
 
 log = logging.getLogger("holdfast.helper")
 
@@ -46,6 +47,7 @@ class StartOptions:
     state_dir: Path
     runtime_dir: Path
     programs: Programs = field(default_factory=Programs)
+    policy_lines: dict[Place, int] = field(default_factory=dict)
 
 
 def start(options: StartOptions, announce: Callable[[str], None] | None = None) -> int:
@@ -76,7 +78,7 @@ def start(options: StartOptions, announce: Callable[[str], None] | None = None) 
 
 def _guard(options: StartOptions, found: Namespace, announce: Callable[[str], None]) -> int:
     plan = Plan(options.port, found, options.policy, options.policy_path, options.state_dir.absolute(), options.runtime_dir.absolute(),
-                _tls(options.policy), _bearer_key(options.policy), options.programs)  # fmt: skip
+                _tls(options.policy), _bearer_key(options.policy), options.programs, options.policy_lines)  # fmt: skip
     _make_runtime_dir(plan.runtime_dir)
     _make_state_dir(plan.state_dir)
     jail.prepare()

@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from enforcer.helper import children, listeners, traces, wire
@@ -26,6 +26,7 @@ from enforcer.kernel.namespace import Namespace
 from enforcer.privilege import capabilities, identity, jail
 from enforcer.privilege.confine import DaemonConfinement
 from escrow.policy import Policy
+from escrow.policy.places import Path as Place
 
 log = logging.getLogger("holdfast.helper")
 
@@ -51,6 +52,7 @@ class Plan:
     tls: TlsMaterial | None
     bearer_key: bytes | None
     programs: Programs
+    policy_lines: dict[Place, int] = field(default_factory=dict)
 
 
 class Supervisor:
@@ -180,7 +182,7 @@ class Supervisor:
         inherited = Inherited(
             mode="enforce", policy=plan.policy, policy_path=plan.policy_path, port=plan.port, server=plan.policy.server.name or f"port-{plan.port}",
             listeners=gate, control=control, state_dir=jail.STATE, shown_state_dir=plan.state_dir, control_path=control_path, helper=theirs, diag=self._diag,
-            netns=plan.namespace.shown, tls=plan.tls, bearer_key=plan.bearer_key,
+            netns=plan.namespace.shown, tls=plan.tls, bearer_key=plan.bearer_key, policy_lines=plan.policy_lines,
         )  # fmt: skip
         keep = [theirs.fileno(), control.fileno(), self._diag.fileno(), *(listener.fileno() for listener in gate)]
         child = children.start("holdfast-daemon", lambda: plan.programs.daemon(inherited), DaemonConfinement(identity.daemon(), plan.state_dir), keep)

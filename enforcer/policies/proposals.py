@@ -23,7 +23,7 @@ MAX_DECIDED: Final = 32
 """Decided proposals remembered, for whoever asks what became of theirs."""
 
 
-class PolicyRefused(Exception):
+class PolicyRefused(ValueError):
     """A change of the policy that cannot be made now, though its text may be sound. `str()` says why."""
 
 

@@ -66,7 +66,7 @@ class Judging(Table):
     on_hostile: Unclean = "hold"
     on_unsure: Unclean = "hold"
     trial: bool = False
-    taint: Taint = "note"
+    taint: Taint = "hold"
     outgoing: OutgoingChoice = "hold"
 
 
