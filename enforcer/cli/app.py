@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from enforcer.cli import doctor, escrow, judge, render, run
+from enforcer.cli import audit, doctor, escrow, judge, render, run
 from enforcer.control.client import Refused, Unreachable
 from escrow.policy import PolicyError
 
@@ -30,6 +30,7 @@ app.command()(judge.verdicts)
 app.add_typer(escrow.escrow, name="escrow")
 app.add_typer(escrow.tools, name="tools")
 app.add_typer(judge.policy_app, name="policy")
+app.add_typer(audit.audit, name="audit")
 
 
 def _show_version(wanted: bool) -> None:

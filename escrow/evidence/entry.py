@@ -22,6 +22,8 @@ MAX_WHY = 2000
 MAX_VERDICTS = 8
 MAX_RULES = 32
 MAX_TOOLS = 1000
+MAX_CONTENT = 1 << 20
+"""Bytes of a message that `content` writes; of a larger one only the commitment is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ class Judged:
     kind: `escrow.call.Kind`'s value. args_sha256: hex digest of the call's canonical arguments, None where there is no call.
     message: the exact bytes judged. ruling: `escrow.decision.Ruling`'s value; recorded: the word it is shown as everywhere.
     item: the escrow id where it was held or refused. salt: that item's secret (see `enforcer.evidence`).
-    content: write the message itself too (policy `[evidence] content = true`); no shredding reaches it there.
+    content: write the message itself too, in base64 (policy `[evidence] content = true`); no shredding reaches it there.
     """
 
     event: ClassVar = "judged"
@@ -121,7 +123,7 @@ class Judged:
             found["session"] = _text(self.session)
         if self.item is not None:
             found["item"] = _text(self.item)
-        if self.content:
+        if self.content and len(self.message) <= MAX_CONTENT:
             found["content"] = base64.b64encode(self.message).decode()
         return found
 
