@@ -7,6 +7,7 @@ so it can only add a hold. The work done here for a message does not grow with i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import time
 from collections.abc import Callable
@@ -36,6 +37,7 @@ class Jury:
         self._budget = Budget(settings.max_calls_per_hour)
         self._free = asyncio.Semaphore(frames.IN_FLIGHT)
         self._member: _Member | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
         self._closed = False
 
     @property
@@ -45,10 +47,10 @@ class Jury:
 
     def add(self, sock: socket.socket) -> None:
         """Take a member's socket over, in place of an earlier one. Call on the loop's thread."""
-        if self._member is not None:
-            self._member.close()
         sock.setblocking(False)
-        self._member = _Member(sock, self._lost)
+        earlier, self._member = self._member, _Member(sock, self._lost)
+        if earlier is not None:
+            earlier.close()
 
     async def judge(self, raw: bytes, scanner: Verdict) -> Verdict | None:
         """The jury's verdict on a message's bytes, or on a text's; None where it is not asked.
@@ -66,8 +68,7 @@ class Jury:
         self._closed = True
         if self._member is not None:
             self._member.close()
-            await self._member.ended()
-            self._member = None
+        await asyncio.gather(*self._leaving)
 
     async def _ask(self, raw: bytes, marked: tuple[Mark, ...], started: float) -> Opinion:
         if len(raw) > frames.MAX_RAW_BYTES:
@@ -87,7 +88,9 @@ class Jury:
         finally:
             self._free.release()
 
-    def _lost(self, member: _Member) -> None:
+    def _lost(self, member: _Member, leaving: asyncio.Task[None]) -> None:
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
         if self._member is member:
             self._member = None
             if self._on_lost is not None and not self._closed:
@@ -97,7 +100,7 @@ class Jury:
 class _Member:
     """The near end of one member's socket: numbers questions, pairs answers."""
 
-    def __init__(self, sock: socket.socket, on_lost: Callable[[_Member], None]) -> None:
+    def __init__(self, sock: socket.socket, on_lost: Callable[[_Member, asyncio.Task[None]], None]) -> None:
         self._sock = sock
         self._on_lost = on_lost
         self._next = 0
@@ -121,7 +124,7 @@ class _Member:
         except TimeoutError:  # it keeps its own deadline, if it is alive
             self.close()
             return Opinion("jury.late")
-        except (OSError, ValueError):  # ValueError: the socket was closed under us
+        except OSError:
             self.close()
             return Opinion("jury.crashed")
         finally:
@@ -143,7 +146,7 @@ class _Member:
                 waiting = self._waiting.get(number)
                 if waiting is not None and not waiting.done():  # else its asker has left
                     waiting.set_result(opinion)
-        except (OSError, ValueError):  # the end, an answer that is none, or a socket closed under us
+        except (OSError, frames.Garbled):  # the end, or an answer that is none
             self.close()
 
     def close(self) -> None:
@@ -151,17 +154,18 @@ class _Member:
         if self._gone:
             return
         self._gone = True
-        if self._reading is not asyncio.current_task():
-            self._reading.cancel()
-        self._sock.close()
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
         for waiting in self._waiting.values():
             if not waiting.done():
                 waiting.set_result(Opinion("jury.crashed"))
-        self._on_lost(self)
+        self._on_lost(self, asyncio.get_running_loop().create_task(self._end()))
 
-    async def ended(self) -> None:
-        """Wait until nothing of it runs any more."""
+    async def _end(self) -> None:
+        """Close the socket once nobody reads or writes it: until then the loop knows its number, which the next socket would get."""
         await asyncio.gather(self._reading, return_exceptions=True)
+        async with self._writing:
+            self._sock.close()
 
 
 async def _receive(sock: socket.socket, size: int) -> bytes:
