@@ -1,4 +1,4 @@
-"""What the relay brings and what people say: the one way to the judges, the gate and the store."""
+"""What the relay brings: requests on their way to the server, messages on their way back."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from enforcer.custody.executor import Executor, Ticket
 from enforcer.custody.items import item_of_arrival, item_of_request
 from enforcer.custody.judging import Judges, Judging, Verdicts
 from enforcer.custody.people import Lock, People
-from enforcer.custody.records import Records
-from enforcer.custody.traffic import Arrival, Counters, Outgoing, Running
+from enforcer.custody.records import Outcome, Recorder, Records
+from enforcer.custody.traffic import Arrival, Counters, Kept, Outgoing, Running
+from enforcer.evidence import EvidenceError
 from escrow import answers, jsonrpc
 from escrow.answers import Why
 from escrow.call import Call
@@ -27,11 +28,11 @@ from escrow.verdict import unsure
 class Custody(People):
     """See the package. One for each daemon."""
 
-    def __init__(self, policy: Policy, server: str, store: Custodian, judges: Judges) -> None:
-        thread = StoreThread(store)
-        definitions = Definitions(server, thread)
+    def __init__(self, policy: Policy, server: str, store: Custodian, judges: Judges, log: Recorder) -> None:
+        thread, records = StoreThread(store), Records(log)
+        definitions = Definitions(server, thread, records)
         judging = Judging(judges, definitions, lambda: self.locked is not None)
-        super().__init__(policy, server, thread, definitions, judging, Executor(thread, self._enter, self._count_release), Records())
+        super().__init__(policy, server, thread, definitions, judging, Executor(thread, records, self._enter, self._count_release), records)
         self.counters = Counters()
         self._running: dict[tuple[str, ...], list[Running]] = {}
 
@@ -66,9 +67,8 @@ class Custody(People):
         if verdicts is None:
             return None
         decision = decide_arguments(verdicts, rules.outgoing, rules.taint)
-        if decision.ruling is not Ruling.RELEASE:
+        if decision.ruling is not Ruling.RELEASE or not self._sent(call, request, verdicts, decision):
             return None
-        self._sent(call, verdicts, decision)
         return self._begin(call)
 
     async def ask(self, call: Call, request: jsonrpc.Request) -> Running | Ticket | Outgoing:
@@ -84,14 +84,17 @@ class Custody(People):
         verdicts = await self._judging.leaving(request, rules)
         decision = decide_arguments(verdicts, rules.outgoing, rules.taint)
         if decision.ruling is Ruling.RELEASE:
-            self._sent(call, verdicts, decision)
-            return self._begin(call)
-        item = item_of_request(call, request, verdicts, decision.ruling, rules, self.policy.version)
-        if self._full() or not await self._keep(item, Payload(request.raw)):
+            if self._sent(call, request, verdicts, decision):
+                return self._begin(call)
             self.counters.turned_away += 1
-            self.records.asked(call, verdicts, "refused", "unrecorded", None)
-            return self._executor.words(item, call.id, Why.DENIED)
-        self.records.asked(call, verdicts, item.state.value, decision.recorded, item.id)
+            return Outgoing(answers.result_for(call.kind, Why.DENIED, "", call.id, of_request=True), (), Why.DENIED)
+        item = item_of_request(call, request, verdicts, decision.ruling, rules, self.policy.version)
+        kept = None if self._full() else await self._keep(item, Payload(request.raw))
+        if kept is None:
+            self.counters.turned_away += 1
+            self._asked(call, request, verdicts, decision, "refused")
+            return Outgoing(answers.result_for(call.kind, Why.DENIED, "", call.id, of_request=True), (), Why.DENIED)
+        self._asked(call, request, verdicts, decision, _OUTCOMES[decision.ruling], kept)
         ticket = await self._executor.come(item.id, call.id, call, time.monotonic() + rules.claim_after_s)
         return ticket if ticket is not None else self._executor.words(item, call.id, Why.EXPIRED)
 
@@ -104,12 +107,21 @@ class Custody(People):
         else:
             return None
         self.counters.turned_away += 1
-        self.records.asked(call, (), "refused", why.value, None)
+        self._asked(call, request, (), Decision(Ruling.REFUSE, "not judged"), "refused")
         return Outgoing(answers.result_for(call.kind, why, "", call.id), (), why)
 
-    def _sent(self, call: Call, verdicts: Verdicts, decision: Decision) -> None:
+    def _sent(self, call: Call, request: jsonrpc.Request, verdicts: Verdicts, decision: Decision) -> bool:
+        """It may go on. Whether that could be recorded."""
         self.counters.trialled += decision.would_have is not None
-        self.records.asked(call, verdicts, "sent", decision.recorded, None)
+        return self._asked(call, request, verdicts, decision, "sent")
+
+    def _asked(self, call: Call, request: jsonrpc.Request, verdicts: Verdicts, decision: Decision, outcome: Outcome, kept: Kept | None = None) -> bool:
+        try:
+            self.records.asked(call, request.raw, verdicts, decision, outcome, self.policy, kept)
+        except EvidenceError:
+            self._executor.lost += 1
+            return False
+        return True
 
     async def _retry(self, call: Call, request: jsonrpc.Request, rules: ToolRules) -> Ticket | None:
         """The ticket of an earlier, undelivered item for the same call, or of one that is about to be."""
@@ -135,23 +147,29 @@ class Custody(People):
         bare = jsonrpc.Request(request.id, request.method, meta, request.raw)
         return decide_arguments(await self._judging.leaving(bare, rules), rules.outgoing, rules.taint).ruling is Ruling.RELEASE
 
-    def leaving_now(self, message: jsonrpc.Message) -> bool | None:
+    def leaving_now(self, message: jsonrpc.Message, principal: Principal, session: str | None) -> bool | None:
         """`leaving`, where it can be said at once."""
         rules = self._rules_of(message)
         verdicts = self._judging.leaving_at_once(message, rules)
         if verdicts is None or decide_arguments(verdicts, rules.outgoing, rules.taint).ruling is not Ruling.RELEASE:
             return None
-        return True
+        return self._said(message, principal, session, verdicts, decide_arguments(verdicts, rules.outgoing, rules.taint))
 
     async def leaving(self, message: jsonrpc.Message, principal: Principal, session: str | None) -> bool:
         """A client's notification, or its answer to a server's request: whether it may go on."""
         rules = self._rules_of(message)
         verdicts = await self._judging.leaving(message, rules)
-        if decide_arguments(verdicts, rules.outgoing, rules.taint).ruling is Ruling.RELEASE:
-            return True
-        self.counters.turned_away += 1
-        self.records.left(message, self.server, principal, session, verdicts)
-        return False
+        return self._said(message, principal, session, verdicts, decide_arguments(verdicts, rules.outgoing, rules.taint))
+
+    def _said(self, message: jsonrpc.Message, principal: Principal, session: str | None, verdicts: Verdicts, decision: Decision) -> bool:
+        passes = decision.ruling is Ruling.RELEASE
+        try:
+            self.records.said(message, (self.server, str(principal), session), verdicts, decision, "sent" if passes else "refused", self.policy)
+        except EvidenceError:
+            self._executor.lost += 1
+            passes = False
+        self.counters.turned_away += not passes
+        return passes
 
     def _begin(self, call: Call) -> Running:
         running = Running(call)
@@ -194,7 +212,10 @@ class Custody(People):
         decision = _ruled(verdicts, rules)
         if decision.ruling is not Ruling.RELEASE or (listed(arrival) and not self._definitions.known(arrival.message)):
             return None
-        return self._release(arrival, verdicts, decision)
+        try:
+            return self._release(arrival, verdicts, decision)
+        except EvidenceError:
+            return None
 
     async def receive(self, arrival: Arrival) -> Outgoing | Ticket:
         """Judge a message. An `Outgoing`: send it, now. A `Ticket`: it is held (or refused); wait there."""
@@ -207,23 +228,38 @@ class Custody(People):
                 verdicts = (*verdicts, unsure("tools", "tools.unrecorded", "The tool definitions could not be recorded."))
                 decision = Decision(Ruling.HOLD, "unsure")
             elif arrival.connected:
-                return self._release(arrival, verdicts, decision)
+                try:
+                    return self._release(arrival, verdicts, decision)
+                except EvidenceError:
+                    verdicts = (*verdicts, unsure("evidence", "evidence.unrecorded", "Its release could not be recorded."))
+                    decision = Decision(Ruling.HOLD, "unsure")
+        return await self._hold(arrival, verdicts, decision, rules)
+
+    async def _hold(self, arrival: Arrival, verdicts: Verdicts, decision: Decision, rules: ToolRules) -> Outgoing | Ticket:
+        """Into escrow; clean, it only waits for its client to come back."""
         self.counters.judged += 1
         payload = Payload(arrival.message.raw, arrival.headers)
         item = item_of_arrival(arrival, payload, verdicts, decision.ruling, rules, self.policy.version)
-        full = self._full()
-        if full or not await self._keep(item, payload):
+        kept = None if self._full() else await self._keep(item, payload)
+        if kept is None:
             # Nothing is let through that could not be recorded: the client is told "denied", nothing is kept.
             self.counters.refused += 1
-            self.records.judged(arrival, verdicts, "refused", "full" if full else "unrecorded", None)
+            self._judged(arrival, verdicts, decision, "refused")
             return self._executor.words(item, arrival.answer_id, Why.DENIED)
         if listed(arrival):
             self._executor.spawn(self._definitions.hold(arrival.message))
-        self.records.judged(arrival, verdicts, item.state.value, decision.recorded, item.id)
+        self._judged(arrival, verdicts, decision, _OUTCOMES[decision.ruling], kept)
         if not arrival.connected and arrival.call is not None:  # nobody waits here; the same call made again collects it
             return Outgoing(None, (), Why.HELD, item.id)
         ticket = await self._executor.come(item.id, arrival.answer_id, arrival.call, arrival.asked_at + rules.claim_after_s)
         return ticket if ticket is not None else self._executor.words(item, arrival.answer_id, Why.EXPIRED)
+
+    def _judged(self, arrival: Arrival, verdicts: Verdicts, decision: Decision, outcome: Outcome, kept: Kept | None = None) -> None:
+        """What is kept back may stay so without evidence; that it is missing is counted."""
+        try:
+            self.records.judged(arrival, verdicts, decision, outcome, self.policy, kept)
+        except EvidenceError:
+            self._executor.lost += 1
 
     def _allowed(self, arrival: Arrival) -> Arrival:
         """A list of tools without those that the policy denies."""
@@ -232,7 +268,7 @@ class Custody(People):
         return replace(arrival, message=without(arrival.message, self.policy.denies))
 
     def _release(self, arrival: Arrival, verdicts: Verdicts, decision: Decision) -> Outgoing:
-        self.records.judged(arrival, verdicts, "released", decision.recorded, None)
+        self.records.judged(arrival, verdicts, decision, "released", self.policy)
         self.counters.judged += 1
         self.counters.released += 1
         self.counters.trialled += decision.would_have is not None
@@ -251,15 +287,18 @@ class Custody(People):
     def _full(self) -> bool:
         return len(self._executor.entries) >= self.policy.escrow.max_items
 
-    async def _keep(self, item: Item, payload: Payload) -> bool:
-        """Write an item. Whether that worked."""
+    async def _keep(self, item: Item, payload: Payload) -> Kept | None:
+        """Write an item. None where that did not work."""
         try:
-            await self._store(self._store.store.put, item, payload)
+            secret = await self._store(self._store.store.put, item, payload)
         except Exception:
-            return False
+            return None
         self._executor.adopt(item)
         self.counters.held += 1
-        return True
+        return Kept(item.id, secret)
+
+
+_OUTCOMES: dict[Ruling, Outcome] = {Ruling.RELEASE: "approved", Ruling.HOLD: "held", Ruling.REFUSE: "denied"}
 
 
 def _ruled(verdicts: Verdicts, rules: ToolRules) -> Decision:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from enforcer.custody.custodian import StoreThread
+from enforcer.custody.records import Records
 from enforcer.custody.traffic import Arrival
 from escrow import jsonrpc
 from escrow.tools import definitions, judge_tools
@@ -20,8 +21,8 @@ Listed = list[tuple[str, str, str]]
 class Definitions:
     """What is trusted of one server's tools."""
 
-    def __init__(self, server: str, store: StoreThread) -> None:
-        self._server, self._store = server, store
+    def __init__(self, server: str, store: StoreThread, records: Records) -> None:
+        self._server, self._store, self._records = server, store, records
         self._trusted: tuple[frozenset[tuple[str, str]], bool] = (frozenset(), False)
         self._first = asyncio.Lock()
 
@@ -48,6 +49,7 @@ class Definitions:
         last = not (isinstance(value, dict) and value.get("nextCursor"))
         try:
             await self._store(self._store.store.offer, self._server, found, time.time())
+            await self._records.trusted(self._server, found, "first use")
             await self._store(self._store.store.trust, self._server, found, "first use", time.time(), last)
             await self.open()
         except Exception:
@@ -70,6 +72,7 @@ class Definitions:
     async def trust(self, by: str, tools: Listed | None = None) -> int:
         """Trust the given definitions, or those last offered. Returns how many."""
         chosen = await self._store(self._store.store.offered, self._server) if tools is None else tools
+        await self._records.trusted(self._server, chosen, by)
         await self._store(self._store.store.trust, self._server, chosen, by, time.time(), True)
         await self.open()
         return len(chosen)

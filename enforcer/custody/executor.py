@@ -9,9 +9,12 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from enforcer.custody.custodian import StoreFailed, StoreThread
+from enforcer.custody.records import Records
 from enforcer.custody.traffic import Outgoing, Running
 from escrow import answers, gate, jsonrpc
 from escrow.answers import Why
@@ -46,11 +49,11 @@ class Ticket:
 class Executor:
     """See the module. begin: told of the call under way that an approved request becomes. released: told of each release."""
 
-    def __init__(self, store: StoreThread, begin: Callable[[Running], None], released: Callable[[], None]) -> None:
+    def __init__(self, store: StoreThread, records: Records, begin: Callable[[Running], None], released: Callable[[], None]) -> None:
         self.entries: dict[str, gate.Entry] = {}
         self.lost = 0
         """Writes that failed in the background; `status` shows it."""
-        self._store, self.begin, self._released = store, begin, released
+        self._store, self._records, self.begin, self._released = store, records, begin, released
         self._locks: dict[str, asyncio.Lock] = {}
         self._tickets: dict[int, Ticket] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -209,14 +212,38 @@ class Executor:
         return True
 
     async def _record(self, item: Item, fact: gate.Fact) -> None:
+        """Into the evidence log first, synced, then into the store: what took effect was recorded, and what was recorded is said to have failed."""
+        # What takes effect by being written is refused where that fails: a person's decision, and the start of an approved call.
+        effective = isinstance(fact, gate.Approved | gate.Denied | gate.Shredded) or (isinstance(fact, gate.Delivered) and item.holds == "request")
         try:
+            await self._tell(item, fact)
             await self._store(self._store.store.update, item)
         except Exception as error:
-            # What takes effect by being written is refused: a person's decision, and the start of an approved call.
-            if isinstance(fact, gate.Approved | gate.Denied | gate.Shredded) or (isinstance(fact, gate.Delivered) and item.holds == "request"):
+            if effective:
+                with suppress(Exception):
+                    undone = replace(item, state=self.entries[item.id].item.state)
+                    await self._records.decided(undone, "holdfast", "the store refused the write: it stands as before", None, None)
                 raise StoreFailed(str(error)) from None
             # A waiter's fact or the clock's: no Send follows one, its Claims and Refusals do, and the disk still holds.
             self.lost += 1
+
+    async def _tell(self, item: Item, fact: gate.Fact) -> None:
+        """The evidence of a fact that decides or ends something; that a waiter came or left does neither."""
+        match fact:
+            case gate.Approved(by, why):
+                secret = await self._store(self._store.store.secret, item.id)
+                payload = await self._store(self._store.store.payload, item.id) if item.released_sha256 is not None else None
+                await self._records.decided(item, by, why, None if payload is None else payload.released, secret)
+            case gate.Denied(by, why):
+                await self._records.decided(item, by, why, None, None)
+            case gate.Shredded(by):
+                await self._records.decided(item, by, "shredded", None, None)
+            case gate.DeadlinePassed():
+                await self._records.decided(item, "clock", "nobody decided in time" if item.state is State.EXPIRED else "nobody came for it", None, None)
+            case gate.Delivered() if item.holds == "request":
+                await self._records.decided(item, "client", "the approved call goes on", None, None)
+            case gate.Delivered():
+                self._records.delivered(item)
 
     async def _send(self, item: Item, waiter: int) -> None:
         ticket = self._tickets.pop(waiter, None)

@@ -9,11 +9,12 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import Any
 
-from enforcer.custody.custodian import StoreThread
+from enforcer.custody.custodian import StoreFailed, StoreThread
 from enforcer.custody.definitions import Definitions
 from enforcer.custody.executor import Executor
 from enforcer.custody.judging import Judging
 from enforcer.custody.records import Records
+from enforcer.evidence import EvidenceError
 from escrow import gate, jsonrpc
 from escrow.call import Kind
 from escrow.item import Item, Payload, State
@@ -62,7 +63,7 @@ class People:
         if released is not None and payload is not None:
             await self._store(self._store.store.replace_payload, item, replace(payload, released=released))
         decided = await self._executor.decide(item_id, gate.Approved(by, why, time.time(), result_sha256, digest))
-        self.records.decided(decided)
+        self.records.told(decided)
         if _lists_tools(decided) and payload is not None:
             await self._definitions.approved(payload.raw if released is None else released, by)
         return decided
@@ -81,7 +82,7 @@ class People:
         return self._told(await self._executor.decide(item_id, gate.Shredded(by, time.time())))
 
     def _told(self, item: Item) -> Item:
-        self.records.decided(item)
+        self.records.told(item)
         return item
 
     async def _known(self, item_id: str) -> Item:
@@ -95,15 +96,29 @@ class People:
     async def lock(self, by: str, why: str) -> Lock:
         """Refuse every call from now on, and hold whatever still comes. Raises StoreFailed: it holds for now, but not over a restart."""
         self.locked = Lock(by, why, time.time())
-        self.records.switched("locked", by, why)
+        await self._switched(True, by, why)
         await self._store(self._store.store.lock, by, why, self.locked.at)
         return self.locked
 
     async def unlock(self, by: str, why: str) -> None:
         """Raises StoreFailed: it stays locked."""
+        await self._switched(False, by, why)
         await self._store(self._store.store.unlock)
-        self.records.switched("unlocked", by, why)
         self.locked = None
+
+    async def _switched(self, on: bool, by: str, why: str) -> None:
+        try:
+            await self.records.switched(on, by, why)
+        except EvidenceError as error:
+            raise StoreFailed(str(error)) from None
+
+    def govern(self, policy: Policy, by: str, why: str) -> None:
+        """Another policy, for everything judged from here on. Raises StoreFailed: the one before goes on."""
+        try:
+            self.records.governed(self.policy, policy, by, why)
+        except EvidenceError as error:
+            raise StoreFailed(str(error)) from None
+        self.policy = policy
 
     async def items(self, states: tuple[State, ...], limit: int, before: tuple[float, str] | None = None) -> list[Item]:
         """Oldest first, the newest `limit` of them; before: (held_at, id) of the item that they are older than."""
@@ -126,8 +141,11 @@ class People:
         return await self._definitions.shown()
 
     async def trust(self, by: str) -> int:
-        """Trust the definitions last offered. Returns how many."""
-        return await self._definitions.trust(by)
+        """Trust the definitions last offered. Returns how many. Raises StoreFailed."""
+        try:
+            return await self._definitions.trust(by)
+        except EvidenceError as error:
+            raise StoreFailed(str(error)) from None
 
     async def judge(self, message: jsonrpc.Message) -> Verdict:
         """What the scanner says of a message under the present policy (a replay, a redaction); changes nothing."""

@@ -1,4 +1,7 @@
-"""The place that every decision passes before it takes effect, and where it is told to whoever follows."""
+"""The place that every decision passes before it takes effect, and where it is told to whoever follows.
+
+What cannot be recorded raises `EvidenceError`; what depended on it must not happen then.
+"""
 
 from __future__ import annotations
 
@@ -6,49 +9,87 @@ import asyncio
 import json
 import time
 from collections import deque
-from typing import Any
+from typing import Any, Literal, Protocol
 
-from enforcer.custody.traffic import Arrival
+from enforcer.custody.traffic import Arrival, Kept
 from escrow import jsonrpc
 from escrow.call import Call
+from escrow.decision import Decision
+from escrow.evidence.entry import Decided, Event, Judged, Locked, PolicyChanged, Trusted, Unlocked
 from escrow.item import Item, verdict_json
-from escrow.principal import Principal
+from escrow.policy import Policy
 from escrow.supervisor.arguments import VerdictQuery
 from escrow.verdict import Verdict, worst
 
+Verdicts = tuple[Verdict, ...]
+Who = tuple[str, str, str | None]
+"""Server, principal, session."""
+
+Outcome = Literal["released", "sent", "held", "approved", "denied", "refused"]
+
+
+class Recorder(Protocol):
+    """The part of the evidence log that custody uses; `enforcer.evidence.EvidenceLog` is one."""
+
+    def record(self, event: Event) -> Any: ...
+    async def synced(self, position: Any) -> None: ...
+
 
 class Records:
-    """See the module. recent: the last thousand, oldest first. Their ids are this daemon's start and a number that grows by one."""
+    """See the module. recent: the last thousand, oldest first; the id of each is the number of its entry in the log."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: Recorder) -> None:
         self.recent: deque[dict[str, Any]] = deque(maxlen=1000)
-        self._epoch, self._number = f"{int(time.time()):x}", 0
+        self._log = log
         self._followers: set[asyncio.Queue[dict[str, Any]]] = set()
 
-    def judged(self, arrival: Arrival, verdicts: tuple[Verdict, ...], outcome: str, recorded: str, item_id: str | None) -> None:
-        """A message that came back."""
-        self._say(arrival.kind.value, arrival.tool, arrival.server, str(arrival.principal), arrival.session, verdicts, outcome, recorded, item_id)
+    def judged(self, arrival: Arrival, verdicts: Verdicts, decision: Decision, outcome: Outcome, policy: Policy, kept: Kept | None = None) -> None:
+        """A message that came back. kept: as which item it stands in escrow."""
+        args = arrival.call.args_sha256 if arrival.call else None
+        who = (arrival.server, str(arrival.principal), arrival.session)
+        self._judged("to-client", arrival.kind.value, arrival.tool, who, args, arrival.message.raw, verdicts, decision, outcome, policy, kept)
 
-    def asked(self, call: Call, verdicts: tuple[Verdict, ...], outcome: str, recorded: str, item_id: str | None) -> None:
+    def asked(self, call: Call, raw: bytes, verdicts: Verdicts, decision: Decision, outcome: Outcome, policy: Policy, kept: Kept | None = None) -> None:
         """A call that is to go out."""
-        self._say(f"request {call.kind.value}", call.name, call.server, str(call.principal), call.session, verdicts, outcome, recorded, item_id)
+        who = (call.server, str(call.principal), call.session)
+        self._judged("to-server", call.kind.value, call.name, who, call.args_sha256, raw, verdicts, decision, outcome, policy, kept)
 
-    def left(self, message: jsonrpc.Message, server: str, principal: Principal, session: str | None, verdicts: tuple[Verdict, ...]) -> None:
-        """A client's notification or answer that may not go out."""
-        what = getattr(message, "method", "response")
-        self._say("client message", what, server, str(principal), session, verdicts, "refused", "outgoing", None)
+    def said(self, message: jsonrpc.Message, who: Who, verdicts: Verdicts, decision: Decision, outcome: Outcome, policy: Policy) -> None:
+        """A client's notification, or its answer to the server."""
+        kind = "notification" if isinstance(message, jsonrpc.Notification) else "answer"
+        self._judged("to-server", kind, getattr(message, "method", "response"), who, None, message.raw, verdicts, decision, outcome, policy, None)
 
-    def decided(self, item: Item) -> None:
-        """A person's decision."""
-        self._publish({"at": time.time(), "outcome": item.state.value, "item": item.id, "by": item.decided_by, "tool": item.tool})
+    async def decided(self, item: Item, by: str, why: str, released: bytes | None, salt: bytes | None) -> None:
+        """What is to become of an item; synced when this returns."""
+        position = self._log.record(Decided(item.id, item.state.value, by, why, item.tool, item.principal, item.policy_version, released, salt))
+        await self._log.synced(position)
+
+    def delivered(self, item: Item) -> None:
+        """A client's TCP has acknowledged all of it."""
+        self._log.record(Decided(item.id, item.state.value, "client", "", item.tool, item.principal, item.policy_version))
+
+    def told(self, item: Item) -> None:
+        """For whoever follows: a decision that has been recorded and taken."""
+        self._publish(None, {"outcome": item.state.value, "item": item.id, "by": item.decided_by, "tool": item.tool, "reason": item.reason})
 
     def unreadable(self, where: str) -> None:
         """A message that cannot be read in one way only."""
-        self._publish({"at": time.time(), "outcome": "refused", "recorded": "unreadable", "where": where})
+        self._publish(None, {"outcome": "refused", "recorded": "unreadable", "where": where})
 
-    def switched(self, outcome: str, by: str, why: str) -> None:
-        """The kill switch was used."""
-        self._publish({"at": time.time(), "outcome": outcome, "by": by, "reason": why})
+    async def switched(self, on: bool, by: str, why: str) -> None:
+        """The kill switch is used; synced when this returns."""
+        position = self._log.record(Locked(by, why) if on else Unlocked(by, why))
+        self._publish(position, {"outcome": "locked" if on else "unlocked", "by": by, "reason": why})
+        await self._log.synced(position)
+
+    async def trusted(self, server: str, tools: list[tuple[str, str, str]], by: str) -> None:
+        """Tool definitions are to be trusted; synced when this returns."""
+        await self._log.synced(self._log.record(Trusted(server, tuple((name, digest) for name, digest, _ in tools), by)))
+
+    def governed(self, before: Policy, after: Policy, by: str, why: str) -> None:
+        """The policy changes."""
+        position = self._log.record(PolicyChanged(before.version, after.version, by, why))
+        self._publish(position, {"outcome": "policy changed", "by": by, "reason": why, "before": before.version, "after": after.version})
 
     def follow(self) -> asyncio.Queue[dict[str, Any]]:
         """A queue of decisions as they come; give it back to `unfollow`."""
@@ -59,44 +100,16 @@ class Records:
     def unfollow(self, queue: asyncio.Queue[dict[str, Any]]) -> None:
         self._followers.discard(queue)
 
-    def _say(
-        self,
-        kind: str,
-        tool: str,
-        server: str,
-        principal: str,
-        session: str | None,
-        verdicts: tuple[Verdict, ...],
-        outcome: str,
-        recorded: str,
-        item_id: str | None,
-    ) -> None:
-        self._publish(
-            {
-                "at": time.time(),
-                "outcome": outcome,
-                "recorded": recorded,
-                "item": item_id,
-                "kind": kind,
-                "tool": tool[:512],
-                "server": server,
-                "principal": principal,
-                "session": session,
-                "verdicts": verdicts,
-            }
-        )
-
     def page(self, query: VerdictQuery) -> tuple[list[dict[str, Any]], str | None]:
-        """Records that fit, newest first, and the cursor of the next page. Raises KeyError: the cursor is of another start."""
-        below = self._number + 1
+        """Records that fit, newest first, and the cursor of the next page. Raises KeyError: no such cursor."""
+        below = None
         if query.cursor is not None:
-            epoch, _, number = query.cursor.partition(".")
-            if epoch != self._epoch or not number.isdecimal():
+            if not query.cursor.isdecimal() or len(query.cursor) > 18:
                 raise KeyError(query.cursor)
-            below = int(number)
+            below = int(query.cursor)
         found: list[dict[str, Any]] = []
         for record in reversed(self.recent):
-            if int(record["id"].partition(".")[2]) < below and _fits(record, query):
+            if record["id"] and (below is None or int(record["id"]) < below) and _fits(record, query):
                 if len(found) == query.limit:
                     return found, found[-1]["id"]
                 found.append(record)
@@ -105,9 +118,36 @@ class Records:
     def find(self, record_id: str) -> dict[str, Any] | None:
         return next((record for record in self.recent if record["id"] == record_id), None)
 
-    def _publish(self, record: dict[str, Any]) -> None:
-        self._number += 1
-        record["id"] = f"{self._epoch}.{self._number}"
+    def _judged(
+        self,
+        direction: Literal["to-client", "to-server"],
+        kind: str,
+        tool: str,
+        who: Who,
+        args_sha256: str | None,
+        raw: bytes,
+        verdicts: Verdicts,
+        decision: Decision,
+        outcome: Outcome,
+        policy: Policy,
+        kept: Kept | None,
+    ) -> None:
+        server, principal, session = who
+        item, secret = (None, None) if kept is None else (kept.item_id, kept.secret)
+        ruling, recorded = decision.ruling.value, decision.recorded
+        position = self._log.record(
+            Judged(
+                direction, kind, tool, server, principal, session, args_sha256, raw, verdicts, ruling, recorded, policy.version, item, secret,
+                policy.evidence.content,
+            )
+        )  # fmt: skip
+        shown = {"outcome": outcome, "recorded": recorded, "item": item, "direction": direction, "kind": kind, "tool": tool[:512]}
+        self._publish(position, {**shown, "server": server, "principal": principal, "session": session, "verdicts": verdicts})
+
+    def _publish(self, position: int | None, record: dict[str, Any]) -> None:
+        """id: the number of its entry, from 0; empty for what has none of its own."""
+        record["id"] = "" if position is None else str(position - 1)
+        record["at"] = time.time()
         self.recent.append(record)
         for queue in self._followers:
             if not queue.full():

@@ -81,6 +81,14 @@ class Outgoing:
     proceed: Running | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A message stands in escrow. secret: stands and falls with its key; what evidence of it is salted with."""
+
+    item_id: str
+    secret: bytes
+
+
 @dataclass(slots=True)
 class Counters:
     """Since the daemon's start. refused: messages refused without being held; turned_away: calls refused before they ran."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import sqlite3
@@ -65,8 +66,8 @@ class Store:
         self._keys.close()
         os.close(self._lock)
 
-    def put(self, item: Item, payload: Payload) -> None:
-        """Write a new item with its payload. The key is written first: a crash between leaves a key of nothing, never a payload without one."""
+    def put(self, item: Item, payload: Payload) -> bytes:
+        """Write a new item with its payload; returns its secret, as `secret` does. The key is written first: a crash between leaves a key of nothing, never a payload without one."""
         key = AESGCM.generate_key(bit_length=256)
         sealed = _seal(key, item.id, payload)
         self._run(self._keys, [("INSERT INTO keys VALUES (?, ?)", (item.id, key))])
@@ -77,6 +78,12 @@ class Store:
                 ("INSERT INTO payloads VALUES (?, ?)", (item.id, sealed)),
             ],
         )
+        return _secret(key)
+
+    def secret(self, item_id: str) -> bytes | None:
+        """16 bytes that stand and fall with the payload's key: what commitments to it are salted with. None where it was shredded."""
+        key = self._key(item_id)
+        return None if key is None else _secret(key)
 
     def update(self, item: Item) -> None:
         """Write an item's new state."""
@@ -208,6 +215,10 @@ def _open(path: Path, journal: str, schema: str) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise StoreError(f"{path.name} cannot be opened: {error}") from None
     return database
+
+
+def _secret(key: bytes) -> bytes:
+    return hashlib.sha256(b"holdfast evidence\0" + key).digest()[:16]
 
 
 def _seal(key: bytes, item_id: str, payload: Payload) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from enforcer.custody import Arrival, Custody, Judges, Outgoing, Running, StoreFailed, Ticket, record_json
+from enforcer.evidence import EvidenceLog
 from enforcer.store import Store
 from escrow import jsonrpc
 from escrow.answers import Why
@@ -41,14 +42,22 @@ def arrival(raw: bytes, call: Call | None = CALL, **changes: Any) -> Arrival:
     return Arrival(jsonrpc.read(raw), call, "s", ME, None, Transport.SESSION, time.monotonic(), **changes)
 
 
-@pytest.fixture
-async def custody(tmp_path: Path) -> AsyncIterator[Custody]:
-    store = Store(tmp_path / "state")
-    made = Custody(Policy(escrow=Escrow(claim_after_s=60)), "s", store, Judges(judge))
+async def custody_in(folder: Path, judges: Judges) -> AsyncIterator[Custody]:
+    """Custody over a real store and a real evidence log."""
+    store = Store(folder)
+    log = EvidenceLog.open(folder, "s", lambda text: None)
+    made = Custody(Policy(escrow=Escrow(claim_after_s=60)), "s", store, judges, log)
     await made.open()
     yield made
     made.close()
+    log.close()
     store.close()
+
+
+@pytest.fixture
+async def custody(tmp_path: Path) -> AsyncIterator[Custody]:
+    async for made in custody_in(tmp_path / "state", Judges(judge)):
+        yield made
 
 
 async def held(custody: Custody, raw: bytes = HOSTILE, **how: Any) -> Ticket:
@@ -195,7 +204,7 @@ async def test_a_held_list_approved_after_a_restart_is_trusted_and_a_shredded_on
     await custody.receive(arrival(listing("a"), LISTING))
     ticket = await held(custody, listing("a", "secret-tool"), call=LISTING)
     custody.close()  # and a restart: nothing is left in memory
-    other = Custody(custody.policy, "s", custody._store.store, Judges(judge))
+    other = Custody(custody.policy, "s", custody._store.store, Judges(judge), custody.records._log)
     await other.open()
     item = await other.item(ticket.item_id)
     await other.approve(item.id, "alice", "w", item.result_sha256)
@@ -226,12 +235,8 @@ async def strict(tmp_path: Path) -> AsyncIterator[Custody]:
     async def request(message: jsonrpc.Message) -> Verdict:
         return Verdict("outgoing", Finding.HOSTILE if "token" in str(getattr(message, "params", "")) else Finding.CLEAN, 0.5)
 
-    store = Store(tmp_path / "strict")
-    made = Custody(Policy(escrow=Escrow(claim_after_s=60)), "s", store, Judges(judge, request=request))
-    await made.open()
-    yield made
-    made.close()
-    store.close()
+    async for made in custody_in(tmp_path / "state", Judges(judge, request=request)):
+        yield made
 
 
 LEAK = jsonrpc.Request(1, "tools/call", {"name": "read", "arguments": {"a": "token"}}, b'{"token":1}')

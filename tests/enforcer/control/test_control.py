@@ -18,6 +18,7 @@ from enforcer.control.people import People, name_of
 from enforcer.control.server import ControlServer
 from enforcer.control.tokens import Tokens
 from enforcer.custody import Arrival, Custody, Judges, Ticket
+from enforcer.evidence import EvidenceLog
 from enforcer.store import Store
 from escrow import jsonrpc
 from escrow.call import Call, Transport
@@ -62,7 +63,8 @@ class Desk:
 
 async def serve(folder: Path, uids: frozenset[int]) -> AsyncIterator[Desk]:
     store = Store(folder / "state")
-    custody = Custody(Policy(), "s", store, Judges(judge))
+    log = EvidenceLog.open(folder / "state", "s", lambda text: None)
+    custody = Custody(Policy(), "s", store, Judges(judge), log)
     await custody.open()
     path = folder / "control.sock"
     listener = socket.socket(socket.AF_UNIX)
@@ -73,6 +75,7 @@ async def serve(folder: Path, uids: frozenset[int]) -> AsyncIterator[Desk]:
     yield Desk(custody, path)
     server.close()
     custody.close()
+    log.close()
     store.close()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from enforcer.custody import Custody, Judges
+from enforcer.evidence import EvidenceLog
 from enforcer.relay.exchange import Context
 from enforcer.relay.identity import Identity
 from enforcer.relay.listener import Listener
@@ -182,7 +183,8 @@ async def gate(folder: Path, policy: Policy = QUICK, *answers: Answer, store: An
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0, limit=1 << 26)
     server.port = listening.sockets[0].getsockname()[1]
     store = store or Store(folder / "state")
-    custody = Custody(policy, "demo", store, Judges(judge))
+    log = EvidenceLog.open(folder / "state", "demo", lambda text: None)
+    custody = Custody(policy, "demo", store, Judges(judge), log)
     await custody.open()
 
     async def opener(_client: socket.socket) -> socket.socket:
@@ -211,6 +213,7 @@ async def gate(folder: Path, policy: Policy = QUICK, *answers: Answer, store: An
         listening.close()
         await listening.wait_closed()
         custody.close()
+        log.close()
         store.close()
 
 
