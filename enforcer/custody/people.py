@@ -112,13 +112,12 @@ class People:
         except EvidenceError as error:
             raise StoreFailed(str(error)) from None
 
-    def govern(self, policy: Policy, by: str, why: str) -> None:
-        """Another policy, for everything judged from here on. Raises StoreFailed: the one before goes on."""
+    def policy_changing(self, before: Policy, after: Policy, by: str, why: str) -> None:
+        """Another policy is to run. Raises StoreFailed: the one before goes on."""
         try:
-            self.records.governed(self.policy, policy, by, why)
+            self.records.governed(before, after, by, why)
         except EvidenceError as error:
             raise StoreFailed(str(error)) from None
-        self.policy = policy
 
     async def items(self, states: tuple[State, ...], limit: int, before: tuple[float, str] | None = None) -> list[Item]:
         """Oldest first, the newest `limit` of them; before: (held_at, id) of the item that they are older than."""

@@ -9,6 +9,8 @@ import asyncio
 import json
 import time
 from collections import deque
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from enforcer.custody.traffic import Arrival, Kept
@@ -19,7 +21,7 @@ from escrow.evidence.entry import Decided, Event, Judged, Locked, PolicyChanged,
 from escrow.item import Item, verdict_json
 from escrow.policy import Policy
 from escrow.supervisor.arguments import VerdictQuery
-from escrow.verdict import Verdict, worst
+from escrow.verdict import Finding, Reason, Verdict, worst
 
 Verdicts = tuple[Verdict, ...]
 Who = tuple[str, str, str | None]
@@ -90,6 +92,12 @@ class Records:
         """The policy changes."""
         position = self._log.record(PolicyChanged(before.version, after.version, by, why))
         self._publish(position, {"outcome": "policy changed", "by": by, "reason": why, "before": before.version, "after": after.version})
+
+    def recall(self, entries: list[dict[str, Any] | None]) -> None:
+        """What an earlier daemon recorded, as the log's members, so that views go back beyond this one's start."""
+        for entry in entries:
+            if entry is not None and (record := shown_entry(entry)) is not None:
+                self.recent.append(record)
 
     def follow(self) -> asyncio.Queue[dict[str, Any]]:
         """A queue of decisions as they come; give it back to `unfollow`."""
@@ -163,6 +171,37 @@ def _fits(record: dict[str, Any], query: VerdictQuery) -> bool:
         and (query.session is None or record.get("session") == query.session)
         and (query.finding is None or (bool(record.get("verdicts")) and worst(record["verdicts"]) is query.finding))
     )
+
+
+def shown_entry(entry: Mapping[str, Any]) -> dict[str, Any] | None:
+    """An entry of the log as a record; None where it is none of those that are shown."""
+    at = datetime.fromisoformat(entry["at"]).timestamp()
+    base = {"id": str(entry["seq"]), "at": at}
+    match entry["event"]:
+        case "judged":
+            outcome = _SHOWN[entry["direction"], entry["ruling"]]
+            verdicts = tuple(
+                Verdict(said["judge"], Finding(said["finding"]), said["score"], tuple(Reason(rule, "") for rule in said["rules"])) for said in entry["verdicts"]
+            )
+            copied = {key: entry.get(key) for key in ("recorded", "item", "direction", "kind", "tool", "server", "principal", "session")}
+            return {**base, "outcome": outcome, **copied, "verdicts": verdicts}
+        case "decided" if entry["by"] != "client":
+            return {**base, "outcome": entry["state"], "item": entry["item"], "by": entry["by"], "tool": entry["tool"], "reason": entry["why"]}
+        case "locked" | "unlocked":
+            return {**base, "outcome": entry["event"], "by": entry["by"], "reason": entry["why"]}
+        case "policy":
+            return {**base, "outcome": "policy changed", "by": entry["by"], "reason": entry["why"], "before": entry["before"], "after": entry["after"]}
+    return None
+
+
+_SHOWN: dict[tuple[str, str], Outcome] = {
+    ("to-client", "release"): "released",
+    ("to-server", "release"): "sent",
+    ("to-client", "hold"): "held",
+    ("to-server", "hold"): "held",
+    ("to-client", "refuse"): "denied",
+    ("to-server", "refuse"): "refused",
+}
 
 
 def record_json(record: dict[str, Any]) -> str:

@@ -1,0 +1,28 @@
+"""What is said to the outside beside the evidence log's files: checkpoints, so that a copy of each is kept elsewhere.
+
+They go to standard error, which systemd's journal and container engines collect; not to a terminal, where nobody keeps them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import sys
+
+
+class NotPublished(Exception):
+    """Whoever reads standard error is behind, or gone."""
+
+
+def publish(checkpoint: str) -> None:
+    """One JSON line, written at once or not at all: the log's own thread must not wait for a reader. Raises NotPublished, OSError."""
+    descriptor = sys.stderr.fileno()
+    if os.isatty(descriptor):
+        return
+    line = json.dumps({"event": "checkpoint", "checkpoint": checkpoint}).encode() + b"\n"
+    ready = select.poll()
+    ready.register(descriptor, select.POLLOUT)
+    # A pipe that is ready takes PIPE_BUF bytes whole (pipe(7)), and no line is longer.
+    if len(line) > select.PIPE_BUF or not ready.poll(0) or os.write(descriptor, line) != len(line):
+        raise NotPublished
