@@ -36,6 +36,13 @@ def name_of(pointer: str) -> str:
 
 
 @lru_cache(maxsize=4096)
+def names_page(name: str) -> bool:
+    """Whether a name says that its value asks for the next page or names a request: as random as a key, and none."""
+    words = [word.lower() for word in _WORDS.findall(name[:200])]
+    return any(word in ("cursor", "page", "etag") for word in words) or (len(words) > 1 and words[-1] in ("token", "key") and words[-2] in _TURNERS)
+
+
+@lru_cache(maxsize=4096)
 def names_credential(name: str) -> bool:
     """Whether a name says that its value is a credential: `password`, `apiKey`, `X-Auth-Token`; not `next_page_token`, nor `key` alone."""
     words = [word.lower() for word in _WORDS.findall(name[:200])]

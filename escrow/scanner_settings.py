@@ -10,6 +10,7 @@ class ScannerSettings(BaseModel):
 
     unsure_at, hostile_at: scores from which a text is held as UNSURE, and is HOSTILE.
     quick_bytes, quick_leaves, quick_windows: largest message, most leaves and most windows judged in the relay's own loop.
+    outgoing_quick_bytes: largest message of a client judged in the relay's own loop; no model takes part in it.
     max_windows: most windows (about three sentences each) the classifier reads of one message; beyond it the message is UNSURE.
     max_leaves, max_forms, max_depth, max_chars: bounds of unpacking one message; beyond them it is UNSURE.
     deadline_s: a judge later than this is UNSURE. missing_s: how long a message waits for a worker to exist.
@@ -25,6 +26,7 @@ class ScannerSettings(BaseModel):
     quick_bytes: int = Field(16 * 1024, ge=0, le=64 * 1024)
     quick_leaves: int = Field(512, ge=1)
     quick_windows: int = Field(256, ge=1)
+    outgoing_quick_bytes: int = Field(4 * 1024, ge=0, le=64 * 1024)
     max_windows: int = Field(3000, ge=1)
     max_leaves: int = Field(1_000_000, ge=1)
     max_forms: int = Field(4096, ge=1)
