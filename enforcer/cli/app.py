@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from enforcer.cli import audit, doctor, escrow, judge, render, run
+from enforcer.cli import audit, doctor, escrow, judge, policy, render, run
 from enforcer.control.client import Refused, Unreachable
 from escrow.policy import PolicyError
 
@@ -29,7 +29,7 @@ app.command()(judge.scan)
 app.command()(judge.verdicts)
 app.add_typer(escrow.escrow, name="escrow")
 app.add_typer(escrow.tools, name="tools")
-app.add_typer(judge.policy_app, name="policy")
+app.add_typer(policy.policy, name="policy")
 app.add_typer(audit.audit, name="audit")
 
 

@@ -1,4 +1,4 @@
-"""`holdfast scan`, `holdfast verdicts` and `holdfast policy …`."""
+"""`holdfast scan` and `holdfast verdicts`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from enforcer.cli.run import PolicyFile, read_policy
 from enforcer.control import client
 from escrow.item import verdict_json
 from escrow.verdict import Finding
-
-policy_app = typer.Typer(no_args_is_help=True, help="The policy.")
 
 
 def scan(
@@ -69,17 +67,3 @@ def verdicts(
         else:
             finding = ", ".join(v["finding"] for v in row["verdicts"])
             render.out.print(f"{row['outcome']:10} {escape(render.safe(str(row.get('tool', row.get('where', '')))))[:50]}  {finding}  {row.get('item') or ''}")
-
-
-@policy_app.command("show")
-def show(as_json: Json = False, runtime: RuntimeDir = None, state: StateDir = None) -> None:
-    """Show the running policy and its version."""
-    found = client.ask(control_socket(runtime), "policy.show")
-    render.print_json(found) if as_json else render.out.print_json(json.dumps(found))
-
-
-@policy_app.command("check")
-def check(file: Annotated[Path, typer.Argument(help="A policy file (TOML).")], as_json: Json = False) -> None:
-    """Check a policy file without using it."""
-    found = read_policy(file)
-    render.print_json({"version": found.version}) if as_json else render.out.print(f"{file} is sound (version {found.version}).")

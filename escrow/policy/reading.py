@@ -78,7 +78,9 @@ def validate(model: type[_Model], said: Mapping[str, Any], source: str, text: st
         return model.model_validate(said)
     except ValidationError as error:
         places = lines(text) if text is not None else {}
-        named = [_named(source, places, where, what) for problem in error.errors() for where, what in _problems(model, problem)]
+        found = [each for problem in error.errors() for each in _problems(model, problem)]
+        found.sort(key=lambda each: line_of(places, each[0]) or 0)
+        named = [_named(source, places, where, what) for where, what in found]
         more = [f"{source}: and {len(named) - MAX_PROBLEMS} more"] if len(named) > MAX_PROBLEMS else []
         raise PolicyError("\n".join(named[:MAX_PROBLEMS] + more)) from None
 
