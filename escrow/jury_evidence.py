@@ -28,6 +28,8 @@ _BOUNDS: Final = Bounds(depth=5, forms=64, chars=512 * 1024)
 _ENVELOPE: Final = frozenset({"jsonrpc", "id", "result", "error", "method", "params", "content", "type", "text", "isError", "structuredContent"})
 """Keys that the protocol itself writes: they say nothing, and are not shown."""
 
+_VERSION: Final = ("/jsonrpc", "2.0")
+
 
 @dataclass(frozen=True, slots=True)
 class Mark:
@@ -81,7 +83,7 @@ def _sections(raw: bytes) -> tuple[list[_Section], bool]:
     seen: set[str] = set()
     whole = True
     for leaf in found:
-        if not leaf.text.strip() or leaf.text in seen or (leaf.is_key and leaf.text in _ENVELOPE) or leaf.pointer == "/jsonrpc":
+        if not leaf.text.strip() or leaf.text in seen or (leaf.is_key and leaf.text in _ENVELOPE) or (leaf.pointer, leaf.text) == _VERSION:
             continue
         if len(sections) >= MAX_SECTIONS:
             return sections, False

@@ -19,7 +19,7 @@ class JurySettings(BaseModel):
     max_chars: most code points of evidence shown. What does not fit whole can no more be called CLEAN.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     url: str = Field(max_length=1024)
     model: str = Field(min_length=1, max_length=200)

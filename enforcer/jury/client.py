@@ -45,6 +45,10 @@ class Jury:
         """Whether a member is there to be asked."""
         return self._member is not None
 
+    def in_band(self, scanner: Verdict) -> bool:
+        """Whether it is asked about a message of which the scanner says this."""
+        return jury.in_band(scanner, self._settings)
+
     def add(self, sock: socket.socket) -> None:
         """Take a member's socket over, in place of an earlier one. Call on the loop's thread."""
         sock.setblocking(False)
@@ -57,7 +61,7 @@ class Jury:
 
         scanner: what the scanner said of exactly these bytes.
         """
-        if not jury.in_band(scanner, self._settings):
+        if not self.in_band(scanner):
             return None
         started = time.monotonic()
         opinion = await self._ask(raw, marks(scanner.reasons), started)
@@ -106,37 +110,38 @@ class _Member:
         self._next = 0
         self._waiting: dict[int, asyncio.Future[Opinion]] = {}
         self._writing = asyncio.Lock()
+        self._sending: set[asyncio.Task[None]] = set()
         self._gone = False
         self._reading = asyncio.get_running_loop().create_task(self._read())
 
     async def ask(self, marked: tuple[Mark, ...], raw: bytes, deadline_s: float) -> Opinion:
         """Its opinion in time, or why there is none."""
+        if self._gone:
+            return Opinion("jury.crashed")
         loop = asyncio.get_running_loop()
         number, self._next = self._next, (self._next + 1) & 0xFFFFFFFF
         answered: asyncio.Future[Opinion] = loop.create_future()
         self._waiting[number] = answered
+        sending = loop.create_task(self._send(frames.question(number, marked, raw)))
+        self._sending.add(sending)
+        sending.add_done_callback(self._sending.discard)
         try:
             async with asyncio.timeout(deadline_s):
-                async with self._writing:
-                    if not self._gone:
-                        await self._send(frames.question(number, marked, raw))
                 return await answered
         except TimeoutError:  # it keeps its own deadline, if it is alive
             self.close()
             return Opinion("jury.late")
-        except OSError:
-            self.close()
-            return Opinion("jury.crashed")
         finally:
             self._waiting.pop(number, None)
 
     async def _send(self, whole: bytes) -> None:
-        sent = False
-        try:
-            await asyncio.get_running_loop().sock_sendall(self._sock, whole)
-            sent = True
-        finally:
-            if not sent:  # half a question cannot be taken back
+        """A task of its own: an asker who leaves must not cut a question in two, for the next could not be told from its rest."""
+        async with self._writing:
+            if self._gone:
+                return
+            try:
+                await asyncio.get_running_loop().sock_sendall(self._sock, whole)
+            except OSError:
                 self.close()
 
     async def _read(self) -> None:
@@ -163,9 +168,8 @@ class _Member:
 
     async def _end(self) -> None:
         """Close the socket once nobody reads or writes it: until then the loop knows its number, which the next socket would get."""
-        await asyncio.gather(self._reading, return_exceptions=True)
-        async with self._writing:
-            self._sock.close()
+        await asyncio.gather(self._reading, *self._sending, return_exceptions=True)
+        self._sock.close()
 
 
 async def _receive(sock: socket.socket, size: int) -> bytes:

@@ -19,7 +19,7 @@ MAX_RAW_BYTES: Final = 256 * 1024
 MAX_MARKS: Final = 64
 MAX_MARKS_BYTES: Final = 256 * 1024
 IN_FLIGHT: Final = 8
-"""Questions that a member works on at once."""
+"""Questions that the daemon waits for at once. A member may still be at some whose askers have left, and takes twice as many."""
 
 QUESTION: Final = struct.Struct(">III")
 ANSWER: Final = struct.Struct(">IBH")

@@ -78,15 +78,18 @@ class _Service:
             try:
                 while (head := await _receive(self._sock, frames.QUESTION.size)) is not None:
                     number, table_bytes, raw_bytes = frames.QUESTION.unpack(head)
-                    if table_bytes > frames.MAX_MARKS_BYTES or raw_bytes > frames.MAX_RAW_BYTES or len(self._tasks) > frames.IN_FLIGHT:
+                    if table_bytes > frames.MAX_MARKS_BYTES or raw_bytes > frames.MAX_RAW_BYTES:
                         return
                     table, raw = await _receive(self._sock, table_bytes), await _receive(self._sock, raw_bytes)
                     if table is None or raw is None:
                         return
+                    if len(self._tasks) >= 2 * frames.IN_FLIGHT:
+                        await self._reply(number, Opinion("jury.busy"))
+                        continue
                     task = asyncio.get_running_loop().create_task(self._answer(endpoint, number, frames.marks(table), raw))
                     self._tasks.add(task)
                     task.add_done_callback(self._tasks.discard)
-            except frames.Garbled:
+            except (frames.Garbled, OSError):
                 return
             finally:
                 for task in self._tasks:
@@ -103,6 +106,9 @@ class _Service:
             opinion = Opinion(failure.rule)
         except Exception:  # whatever an attacker found: the opinion is UNSURE, and the next question is another
             opinion = Opinion("jury.failed")
+        await self._reply(number, opinion)
+
+    async def _reply(self, number: int, opinion: Opinion) -> None:
         async with self._writing:
             await asyncio.get_running_loop().sock_sendall(self._sock, frames.answer(number, opinion))
 

@@ -1,4 +1,6 @@
-"""A member as the helper forks one: `python -m tests.enforcer.jury.confined --fd N [--settings JSON | --probe]`. Run by test_confinement, as root.
+"""A member as the helper forks one: `python -m tests.enforcer.jury.confined --fd N [--network PATH] [--settings JSON | --probe]`.
+
+Run by test_confinement, as root.
 
 With --probe the confined process tries what it may not do, and what it may, and says over the socket how each ended.
 """
@@ -65,9 +67,10 @@ def main() -> int:
     parser.add_argument("--fd", type=int, required=True)
     parser.add_argument("--settings")
     parser.add_argument("--probe", action="store_true")
+    parser.add_argument("--network", default="/proc/self/ns/net")
     given = parser.parse_args()
     sock = socket.socket(fileno=given.fd)
-    network = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    network = os.open(given.network, os.O_RDONLY | os.O_CLOEXEC)
     jail.prepare()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(LISTENER)

@@ -83,14 +83,14 @@ def raw(whole: bytes) -> Behaviour:
 class FakeEndpoint:
     """Serves until left. behaviour: may be changed at any time. asked: every request, in order."""
 
-    def __init__(self, behaviour: Behaviour, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, behaviour: Behaviour, tls: ssl.SSLContext | None = None, listener: socket.socket | None = None) -> None:
         self.behaviour = behaviour
         self.asked: list[Asked] = []
         self.came = threading.Event()
         self.over = threading.Event()
         """Set when the test is: what stalls, stalls until then."""
         self._tls = tls
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self._listener = listener or socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port: int = self._listener.getsockname()[1]
         self._threads: list[threading.Thread] = []
         self._clients: list[socket.socket] = []

@@ -193,6 +193,40 @@ async def test_an_asker_that_leaves_costs_the_others_nothing() -> None:
     fake.sock.close()
 
 
+async def test_an_asker_that_leaves_in_the_middle_of_its_question_cuts_none_in_two() -> None:
+    jury = Jury(settings())
+    fake = Fake(jury)
+    large = b"x" * frames.MAX_RAW_BYTES
+    leaving = asyncio.create_task(jury.judge(large, GRAY))
+    for _ in range(3):  # turns of the loop: as much as fits stands in the socket
+        await asyncio.sleep(0)
+    leaving.cancel()
+    with suppress(asyncio.CancelledError):
+        await leaving
+    staying = asyncio.create_task(jury.judge(MESSAGE, GRAY))
+    assert (await fake.question())[2] == large
+    number, _, raw = await fake.question()
+    assert raw == MESSAGE
+    await fake.reply(frames.answer(number, Opinion("jury.clean", 0.0)))
+    assert reason(await staying) == "jury.clean"
+    await jury.close()
+    fake.sock.close()
+
+
+async def test_askers_that_leave_again_and_again_do_not_end_a_member(endpoint: FakeEndpoint, begin: Begin) -> None:
+    endpoint.behaviour = lambda asked, _: endpoint.over.wait(10)  # type: ignore[assignment]
+    bench = begin()
+    for _ in range(4 * frames.IN_FLIGHT):
+        asked = asyncio.create_task(bench.jury.judge(MESSAGE, GRAY))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        asked.cancel()
+        with suppress(asyncio.CancelledError):
+            await asked
+    assert reason(await bench.jury.judge(MESSAGE, GRAY)) == "jury.busy"
+    assert (bench.lost, bench.jury.present, bench.processes[0].poll()) == (0, True, None)
+
+
 async def test_closing_answers_what_waits() -> None:
     jury = Jury(settings())
     fake = Fake(jury)
