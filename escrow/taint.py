@@ -108,7 +108,7 @@ def gather(rows: Iterable[tuple[Leaf, Named]], asked: bool) -> Sightings:
                     cut = True
                     break
                 found[mention.identifier] = Sighting(mention.identifier, leaf.pointer, mention.span, via)
-        if not leaf.is_key and 8 <= len(leaf.text) <= 200 and names_credential(name_of(leaf.pointer)):
+        if len(found) < MOST and not leaf.is_key and 8 <= len(leaf.text) <= 200 and names_credential(name_of(leaf.pointer)):
             found.setdefault(credential(leaf.text), Sighting(credential(leaf.text), leaf.pointer))
         if of.words:
             spoken.append((leaf.pointer, of.words[:room]))

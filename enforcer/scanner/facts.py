@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from enforcer.scanner.rules import RuleSet
+from escrow.taint import Named, named
 from escrow.unpack import Bounds, unpack
 from escrow.windows import windows
 
@@ -64,12 +65,13 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class TextFacts:
-    """grounds and windows of all forms of a text; cut: a bound of unpacking was met; size: code points of all forms."""
+    """grounds and windows of all forms of a text; cut: a bound of unpacking was met; size: code points of all forms; named: for the taint."""
 
     grounds: tuple[Ground, ...]
     windows: tuple[Window, ...]
     cut: bool
     size: int
+    named: Named
 
 
 def digest(text: str) -> bytes:
@@ -146,4 +148,4 @@ class Facts:
                     continue
                 bonus = hidden + sum(hit.rule.weight for hit in hits if hit.span[0] < end and start < hit.span[1])
                 pieces.append(Window(digest(piece), piece, (start, end), form.via, bonus))
-        return TextFacts(tuple(grounds), tuple(pieces), opened.cut, size)
+        return TextFacts(tuple(grounds), tuple(pieces), opened.cut, size, named(opened.forms, asked=False))

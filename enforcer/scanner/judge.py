@@ -16,6 +16,7 @@ from enforcer.scanner import rules as rule_files
 from enforcer.scanner.facts import Facts, Ground, TextFacts, Window
 from escrow.leaves import Joined, Json, Leaf, joined, leaves
 from escrow.scanner_settings import ScannerSettings
+from escrow.taint import Named, Sightings, gather
 from escrow.unpack import Bounds
 from escrow.verdict import Finding, Reason, Verdict
 
@@ -31,6 +32,9 @@ and of published servers' lists the classifier would hold every other one. Rules
 that changes is held whatever it says."""
 
 _DEFINITION: Final = re.compile(r"/result/(?:tools|prompts|resources|resourceTemplates)/\d+/|/result/instructions$")
+
+MAX_NAMED_CHARS: Final = 200
+"""Longest value that its place's name can make a credential of."""
 
 MAX_POINTER_CHARS: Final = 1024
 """Longest pointer reported; a longer one, out of keys an attacker made long, is given as the whole document."""
@@ -53,9 +57,11 @@ class Scanner:
         self._facts = Facts(rule_files.load(), Bounds(settings.max_depth, settings.max_forms, min(settings.max_chars, 8 << 20)))
         self.fresh: dict[bytes, float] = {}
         """Scores that the last judgement had to compute, by digest of their windows; for the relay's memory."""
+        self._named: list[tuple[str, str, Named]] = []
 
     def quick(self, document: Json, size_bytes: int) -> Verdict | None:
         """The verdict, if it can be given at once, without the model and within the quick bounds; None asks for a worker."""
+        self._named = []
         if size_bytes > self.settings.quick_bytes:
             return None
         started = perf_counter()
@@ -79,6 +85,11 @@ class Scanner:
         return {window.digest for text, _ in texts for window in self._facts.of(text).windows} | {
             window.digest for join in joins for window in self._straddling(join, self._facts.of(join.text))
         }
+
+    def sightings(self) -> Sightings:
+        """Whom the message judged last names: e-mail addresses, hosts, accounts. Empty for one that `quick` left to a worker."""
+        rows, self._named = self._named, []
+        return gather(((Leaf(pointer, text, pointer.endswith("#")), of) for pointer, text, of in rows), False)
 
     def learn(self, scores: dict[bytes, float]) -> None:
         """Remember scores of windows."""
@@ -115,6 +126,7 @@ class Scanner:
         chars = 0
         alone = 0.0
         waiting: list[tuple[str, Window]] = []
+        self._named = []
         for text, pointer, join in [(text, pointer, None) for text, pointer in texts[: settings.max_leaves]] + [
             (join.text, join.pointer, join) for join in joins
         ]:
@@ -124,6 +136,7 @@ class Scanner:
                 break
             facts = self._facts.of(text)
             cut |= facts.cut
+            self._named.append((pointer, text if len(text) <= MAX_NAMED_CHARS else "", facts.named))
             for ground in facts.grounds:
                 hostile |= ground.hostile
                 reasons.append((1.0 if ground.hostile else 0.5, _ground(ground, pointer, join is not None)))
@@ -135,6 +148,7 @@ class Scanner:
                 continue
             if len(read) >= most_windows:
                 if quick:
+                    self._named = []
                     return None
                 cut = True
                 break
@@ -142,6 +156,7 @@ class Scanner:
             if logit is None:
                 if hostile:
                     continue
+                self._named = []
                 return None
             if _DEFINITION.match(pointer):
                 logit -= DEFINITION_MARGIN

@@ -36,7 +36,7 @@ def ask(sock: socket.socket, kind: frames.Kind, raw: bytes, sentences: dict[str,
     (size,) = frames.ANSWER.unpack(_receive(sock, frames.ANSWER.size))
     if size > frames.MAX_ANSWER_BYTES:
         raise frames.Garbled("the answer is too long")
-    return frames.decode(_receive(sock, size), sentences)
+    return frames.decode(_receive(sock, size), sentences, kind)
 
 
 def _receive(sock: socket.socket, size: int) -> bytes:

@@ -18,7 +18,7 @@ from typing import Final
 
 from enforcer.scanner import secret_rules
 from enforcer.scanner.secret_rules import SecretHit, entropy
-from escrow import canary
+from escrow import canary, jsonrpc
 from escrow.leaves import Json, Leaf, leaves
 from escrow.naming import name_of, names_credential, names_page
 from escrow.scanner_settings import ScannerSettings
@@ -228,6 +228,13 @@ class Outgoing:
         pointer = parts[bisect_right(starts, min(span[0] for span in spans)) - 1].pointer if spans else ""
         facts = _Facts(tuple((f"secret.{hit.rule.id}", True, None, ()) for hit in hits), tuple((sign.digest, None, ()) for sign in signs), Named(()), False)
         return pointer if len(pointer) <= MAX_POINTER_CHARS else "", facts
+
+
+def document(message: jsonrpc.Message) -> Json:
+    """What is judged of a client's message, and what pointers are relative to."""
+    if isinstance(message, jsonrpc.Response):
+        return {"error" if message.is_error else "result": message.value}
+    return {"method": message.method, "params": message.params}
 
 
 def random_value(name: str, text: str) -> bool:

@@ -15,7 +15,8 @@ from typing import Final
 
 from enforcer.scanner import frames
 from enforcer.scanner.frames import Answer, Garbled, Kind
-from enforcer.scanner.judge import JUDGE, Scanner
+from enforcer.scanner.judge import Scanner
+from enforcer.scanner.outgoing import Examined, Outgoing
 from escrow import jsonrpc
 from escrow.scanner_settings import ScannerSettings
 from escrow.verdict import Verdict, unsure
@@ -82,14 +83,19 @@ class WorkerPool:
         """The verdict on a message's bytes."""
         return (await self.answer(raw, kind)).verdict
 
+    async def examine(self, raw: bytes, outgoing: Outgoing) -> Examined:
+        """What is known of a client's message; `outgoing` tells which canaries are ours."""
+        answer = await self.answer(raw, "request")
+        return outgoing.conclude(Examined(answer.verdict, answer.seen, answer.signs))
+
     async def answer(self, raw: bytes, kind: Kind = "message") -> Answer:
         """The verdict, and the envelope of a message. Never raises (but for cancellation of the caller)."""
         if len(raw) > frames.MAX_QUESTION_BYTES:
-            return _unsure("scanner.too-large")
+            return _unsure("scanner.too-large", kind)
         if len(self._waiting) >= self._settings.queue_jobs or self._waiting_bytes + len(raw) > self._settings.queue_bytes:
-            return _unsure("scanner.busy")
+            return _unsure("scanner.busy", kind)
         if self._closed:
-            return _unsure("scanner.missing")
+            return _unsure("scanner.missing", kind)
         loop = asyncio.get_running_loop()
         job = _Job(kind, raw, loop.create_future())
         self._waiting.append(job)
@@ -100,11 +106,11 @@ class WorkerPool:
             if not self._workers:
                 await asyncio.wait({job.done}, timeout=min(self._settings.missing_s, self._settings.deadline_s))
                 if not job.done.done() and not job.begun:
-                    return _unsure("scanner.missing")
+                    return _unsure("scanner.missing", kind)
             await asyncio.wait({job.done}, timeout=max(0.0, until - loop.time()))
             if job.done.done():
                 return job.done.result()
-            return _unsure("scanner.late" if self._workers or job.begun else "scanner.missing")
+            return _unsure("scanner.late" if self._workers or job.begun else "scanner.missing", kind)
         finally:
             self._forget(job)
 
@@ -112,7 +118,7 @@ class WorkerPool:
         """Let all workers go. What still waits is answered with UNSURE."""
         self._closed = True
         for job in list(self._waiting):
-            self._finish(job, _unsure("scanner.missing"))
+            self._finish(job, _unsure("scanner.missing", job.kind))
         for worker in list(self._workers):
             if worker.task is not None:
                 worker.task.cancel()
@@ -158,10 +164,10 @@ class WorkerPool:
             (size,) = frames.ANSWER.unpack(await _receive(worker.sock, frames.ANSWER.size))
             if size > frames.MAX_ANSWER_BYTES:
                 raise Garbled("the answer is too long")
-            answer = frames.decode(await _receive(worker.sock, size), self._sentences)
+            answer = frames.decode(await _receive(worker.sock, size), self._sentences, job.kind)
         except Garbled:
             self._lose(worker)
-            self._finish(job, _unsure("scanner.garbled"))
+            self._finish(job, _unsure("scanner.garbled", job.kind))
         except (OSError, ValueError):  # ValueError: the socket was closed under us by `_lose`
             self._lose(worker)
             self._again(job)
@@ -176,7 +182,7 @@ class WorkerPool:
         if job.done.done():
             return
         if job.tries >= TRIES or self._closed:
-            self._finish(job, _unsure("scanner.crashed"))
+            self._finish(job, _unsure("scanner.crashed", job.kind))
         else:
             self._waiting.appendleft(job)
             self._waiting_bytes += len(job.raw)
@@ -197,7 +203,7 @@ class WorkerPool:
 
     def _teach(self, job: _Job, answer: Answer) -> None:
         """Let the relay's scanner remember scores, but only of windows that stand in the message it asked about."""
-        if self._scanner is None or not answer.scores or job.kind == "text" or len(job.raw) > self._settings.quick_bytes:
+        if self._scanner is None or not answer.scores or job.kind in ("text", "request") or len(job.raw) > self._settings.quick_bytes:
             return
         try:
             document = jsonrpc.parse(job.raw)
@@ -218,5 +224,5 @@ async def _receive(sock: socket.socket, size: int) -> bytes:
     return bytes(whole)
 
 
-def _unsure(rule: str) -> Answer:
-    return Answer(unsure(JUDGE, rule, _TEXTS[rule]))
+def _unsure(rule: str, kind: Kind) -> Answer:
+    return Answer(unsure(frames.judge_of(kind), rule, _TEXTS[rule]))

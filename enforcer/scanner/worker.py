@@ -14,31 +14,43 @@ import os
 import signal
 import socket
 import sys
+from dataclasses import dataclass
 
 from enforcer.scanner import frames
 from enforcer.scanner.judge import Scanner
+from enforcer.scanner.outgoing import Outgoing, document
 from escrow import jsonrpc
 from escrow.scanner_settings import ScannerSettings
+from escrow.taint import NOTHING
 
 ADDRESS_SPACE_BYTES = 6 * 1024**3
 """RLIMIT_AS of a worker: a 64 MiB message of small objects takes about 2 GiB once parsed, and arenas double it."""
 
 
-def prepare(settings: ScannerSettings) -> Scanner:
+@dataclass(frozen=True, slots=True)
+class Judges:
+    """What a worker judges with: of what a server says, and of what a client does."""
+
+    scanner: Scanner
+    outgoing: Outgoing
+
+
+def prepare(settings: ScannerSettings) -> Judges:
     """Import the runtime, load rules and weights, and judge once, so that nothing is opened or imported later.
 
     Raises:
         model.ModelMissing: no weights, or others.
     """
-    scanner = Scanner(settings, with_model=True)
+    judges = Judges(Scanner(settings, with_model=True), Outgoing(settings))
     for codec in ("utf-16-le", "utf-16-be"):  # unpacking tries them; a codec is imported at its first use
         codecs.lookup(codec)
     text = "<p title='a b'>VGhpcyBpcyBhIHRlc3Qgb2YgdGhl%20 café &amp; \u200b\U000e0041"
     warm = json.dumps({"jsonrpc": "2.0", "id": 1, "result": {"content": [{"type": "text", "text": text}]}}).encode()
-    frames.encode(answer(scanner, "message", warm))
-    answer(scanner, "text", "Ünïcode gur naq eht dna 1gn0r3 4ll pr3v \ud800 ".encode("utf-8", "replace") + b"\xff")
-    answer(scanner, "message", b"{")
-    return scanner
+    frames.encode(answer(judges, "message", warm))
+    answer(judges, "text", "Ünïcode gur naq eht dna 1gn0r3 4ll pr3v \ud800 ".encode("utf-8", "replace") + b"\xff")
+    answer(judges, "message", b"{")
+    frames.encode(answer(judges, "request", warm))
+    return judges
 
 
 def limit() -> None:
@@ -60,9 +72,14 @@ def limit() -> None:
                 continue
 
 
-def answer(scanner: Scanner, kind: frames.Kind, raw: bytes) -> frames.Answer:
+def answer(judges: Judges, kind: frames.Kind, raw: bytes) -> frames.Answer:
     """Judge one question. Never raises for what it is asked about."""
+    scanner = judges.scanner
     try:
+        if kind == "request":
+            message = jsonrpc.classify(jsonrpc.parse(raw), raw)
+            examined = judges.outgoing.judge(document(message))
+            return frames.Answer(examined.verdict, _envelope(message), (), examined.seen, examined.signs)
         envelope = None
         if kind == "text":
             verdict = scanner.judge_text(raw.decode("utf-8", "replace"))
@@ -72,16 +89,17 @@ def answer(scanner: Scanner, kind: frames.Kind, raw: bytes) -> frames.Answer:
                 envelope = _envelope(jsonrpc.classify(value, raw))
             verdict = scanner.judge(value)
     except jsonrpc.Unreadable:
-        return frames.failed("scanner.unreadable")
+        return frames.failed("scanner.unreadable", kind)
     except MemoryError:
-        return frames.failed("scanner.exhausted")
+        return frames.failed("scanner.exhausted", kind)
     except Exception:  # whatever an attacker found: the verdict is UNSURE, and the next question is another
-        return frames.failed("scanner.failed")
+        return frames.failed("scanner.failed", kind)
     scores = tuple(scanner.fresh.items()) if len(scanner.fresh) <= frames.MAX_SCORES else ()
-    return frames.Answer(verdict, envelope, scores)
+    seen = scanner.sightings()
+    return frames.Answer(verdict, envelope, scores, seen if envelope is not None else NOTHING)
 
 
-def serve(sock: socket.socket, scanner: Scanner) -> None:
+def serve(sock: socket.socket, judges: Judges) -> None:
     """Answer questions until the other end closes. A job that takes twice its deadline ends the process (SIGALRM)."""
     sock.setblocking(True)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -95,8 +113,8 @@ def serve(sock: socket.socket, scanner: Scanner) -> None:
         raw = _receive(sock, size)
         if raw is None:
             return
-        signal.setitimer(signal.ITIMER_REAL, 2 * scanner.settings.deadline_s)
-        reply = frames.encode(answer(scanner, frames.KINDS[kind], raw))
+        signal.setitimer(signal.ITIMER_REAL, 2 * judges.scanner.settings.deadline_s)
+        reply = frames.encode(answer(judges, frames.KINDS[kind], raw))
         signal.setitimer(signal.ITIMER_REAL, 0)
         try:
             sock.sendall(frames.ANSWER.pack(len(reply)) + reply)
@@ -136,9 +154,9 @@ def main() -> int:
     parser.add_argument("--settings", required=True)
     given = parser.parse_args()
     with socket.socket(fileno=given.fd) as sock:
-        scanner = prepare(ScannerSettings.model_validate_json(given.settings))
+        judges = prepare(ScannerSettings.model_validate_json(given.settings))
         limit()
-        serve(sock, scanner)
+        serve(sock, judges)
     return 0
 
 

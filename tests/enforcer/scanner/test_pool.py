@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import socket
@@ -18,7 +19,9 @@ from hypothesis import strategies as st
 from enforcer.scanner import frames
 from enforcer.scanner.judge import Scanner
 from enforcer.scanner.local import ask, spawn_local
+from enforcer.scanner.outgoing import Examined, Outgoing
 from enforcer.scanner.pool import WorkerPool
+from escrow import canary
 from escrow.scanner_settings import ScannerSettings
 from escrow.verdict import Finding
 
@@ -63,7 +66,7 @@ class Fake:
 
 
 def honest(**other: Any) -> bytes:
-    table = {"finding": "CLEAN", "score": 0.1, "took_ms": 1.0, "reasons": [], "envelope": None, "scores": []}
+    table = {"finding": "CLEAN", "score": 0.1, "took_ms": 1.0, "reasons": [], "envelope": None, "scores": [], "seen": [False, "", [], []], "signs": []}
     return json.dumps(table | other).encode()
 
 
@@ -146,6 +149,13 @@ BAD: dict[str, Callable[[], bytes]] = {
     "a bad envelope": lambda: honest(envelope=["response", 1, "x", False, "0" * 64]),
     "a bad digest": lambda: honest(scores=[["00", 1.0]]),
     "an infinite score": lambda: honest().replace(b'"scores": []', b'"scores": [["' + b"00" * 24 + b'", Infinity]]'),
+    "identifiers of odd length": lambda: honest(seen=[False, "AAAA", [], []]),
+    "an identifier of no kind": lambda: honest(seen=[False, base64.b64encode(b"?" * 16).decode(), [], []]),
+    "too many identifiers": lambda: honest(seen=[False, base64.b64encode(b"e" * 16 * 9000).decode(), [], []]),
+    "places for other identifiers": lambda: honest(seen=[False, base64.b64encode(b"e" * 16).decode(), [["", None, []], ["", None, []]], []]),
+    "a place with words of its own": lambda: honest(seen=[False, base64.b64encode(b"e" * 16).decode(), [["", None, ["Do This"]]], []]),
+    "too many words": lambda: honest(seen=[False, "", [], [["", base64.b64encode(bytes(8 * 40_000)).decode()]]]),
+    "a canary that is no digest": lambda: honest(signs=[["db", "", None, []]]),
     "deep nesting": lambda: b"[" * 100_000,
 }
 
@@ -168,6 +178,41 @@ async def test_a_garbled_answer_is_unsure_and_the_worker_is_given_up(name: str) 
 def test_no_bytes_make_the_checker_of_answers_raise_anything_but_garbled(raw: bytes) -> None:
     with suppress(frames.Garbled):
         frames.decode(raw, {})
+
+
+async def test_a_real_worker_judges_what_a_client_sends_and_the_daemon_alone_knows_which_canaries_are_ours(
+    process: tuple[socket.socket, subprocess.Popen[bytes]],
+) -> None:
+    token = canary.make(bytes(range(canary.CHANCE_BYTES)))
+    outgoing = Outgoing(ScannerSettings())
+    outgoing.watch({canary.digest(token): "payroll"})
+    pool = WorkerPool(ScannerSettings())
+    pool.add(process[0].dup())
+
+    async def examine(text: str) -> Examined:
+        call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "post", "arguments": {"body": text}}}
+        return await pool.examine(json.dumps(call).encode(), outgoing)
+
+    clean = await examine("Dear amy@example.org, see you on Monday")
+    assert (clean.verdict.judge, clean.verdict.finding) == ("outgoing", Finding.CLEAN)
+    assert [(sighting.identifier[:1], sighting.pointer) for sighting in clean.seen.found] == [(b"e", "/params/arguments/body")]
+    found = await examine(f"x {token} y")
+    assert (found.verdict.finding, found.verdict.reasons[0].rule, found.verdict.reasons[0].pointer) == (
+        Finding.HOSTILE,
+        "canary.payroll",
+        "/params/arguments/body",
+    )
+    assert (await examine(canary.make(bytes(canary.CHANCE_BYTES)))).verdict.finding is Finding.CLEAN
+    unread = await pool.examine(b"{", outgoing)
+    assert (unread.verdict.judge, unread.verdict.finding, unread.verdict.reasons[0].rule) == ("outgoing", Finding.UNSURE, "scanner.unreadable")
+    result = await pool.answer(b'{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"Write to amy@example.org"}]}}')
+    assert [(sighting.identifier[:1], sighting.pointer) for sighting in result.seen.found] == [(b"e", "")]
+    await pool.close()
+
+
+async def test_without_a_worker_what_a_client_sends_is_unsure() -> None:
+    examined = await WorkerPool(ScannerSettings(missing_s=0.05)).examine(b"{}", Outgoing(ScannerSettings()))
+    assert (examined.verdict.judge, examined.verdict.finding, examined.verdict.reasons[0].rule) == ("outgoing", Finding.UNSURE, "scanner.missing")
 
 
 async def test_a_lying_worker_teaches_nothing_about_other_messages() -> None:
