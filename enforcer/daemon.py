@@ -28,7 +28,7 @@ from enforcer.custody import Custody
 from enforcer.dialing import client_tls, owner_of, proxied, steered, upstream_tls
 from enforcer.evidence import EvidenceError, EvidenceLog, reading
 from enforcer.helper.channel import HelperChannel
-from enforcer.helper.messages import Enforcing, Fact, NotEnforcing, Stop, WorkerEnded, WorkerStarted
+from enforcer.helper.messages import ChildEnded, ChildStarted, Enforcing, Fact, NotEnforcing, Stop
 from enforcer.inherited import Inherited
 from enforcer.judging import judges_of
 from enforcer.policies import Policies
@@ -42,6 +42,7 @@ from enforcer.scanner.judge import Scanner
 from enforcer.scanner.local import spawn_local
 from enforcer.scanner.pool import WorkerPool
 from enforcer.store import Store
+from enforcer.supervision import Window
 from escrow.evidence.entry import Enforcing as EnforcingNow
 from escrow.evidence.entry import Event, Started, Stopped
 from escrow.evidence.entry import NotEnforcing as NotEnforcingNow
@@ -140,7 +141,9 @@ class _Daemon:
         responder = Responder()
         self.context = Context(policy, given.server, self.custody, upstream, Sessions(), identity, responder)
         self.listener = Listener(self.context, given.port if given.mode == "enforce" else None, client_tls(given.tls))
-        people = People(self.custody, Tokens(given.state_dir / "tokens.json"), self._status, responder.arm, self._asked_to_stop, self.policies)
+        tokens = Tokens(given.state_dir / "tokens.json")
+        people = People(self.custody, tokens, self._status, responder.arm, self._asked_to_stop, self.policies)
+        self.window = Window(given, self.custody, self.policies, tokens, self._status)
         control = ControlServer(people, frozenset({0, os.getuid()}))
         await self.listener.start(given.listeners)
         await control.start(given.control)
@@ -149,7 +152,9 @@ class _Daemon:
         else:
             self.enforcing, self.why = True, "proxy: only clients that use this address are guarded"
             self._note(EnforcingNow(self.why))
+        self.window.start()
         await self.stopping.wait()
+        self.window.close()
         control.close()
         await self.listener.stop()
         upstream.close()
@@ -175,13 +180,22 @@ class _Daemon:
                 if self.enforcing or self.why != fact.why:
                     self._note(NotEnforcingNow(fact.why))
                 self.enforcing, self.why = False, fact.why
-            case WorkerStarted():
+            case ChildStarted():
                 if passed is not None:
-                    self.pool.add(passed)
-            case WorkerEnded():
-                pass  # the pool saw its socket end
+                    self._join(fact, passed)
+            case ChildEnded():
+                pass  # whoever had its socket saw it end
             case Stop():
                 self.stopping.set()
+
+    def _join(self, child: ChildStarted, passed: socket.socket) -> None:
+        match child.child:
+            case "worker":
+                self.pool.add(passed)
+            case "window":
+                self.window.add(passed)
+            case "jury":
+                passed.close()  # not wired yet
 
     def _asked_to_stop(self) -> None:
         if self.channel is not None:
@@ -222,6 +236,7 @@ class _Daemon:
             "counters": asdict(self.custody.counters),
             "lost_writes": self.custody.lost,
             "locked": None if self.custody.locked is None else asdict(self.custody.locked),
+            "window": self.window.status(),
             "evidence": {"entries": self.log.size, "problem": self.log.problem},
             **self.policies.status(),
             "policy_path": None if given.policy_path is None else str(given.policy_path),

@@ -33,6 +33,14 @@ class Upstream:
 
 
 @dataclass(frozen=True, slots=True)
+class WindowPlace:
+    """Where supervising agents find the window. url: None where there is none, and `why` says why."""
+
+    url: str | None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Inherited:
     """mode: enforce = steered by the kernel, with a helper; proxy = an ordinary reverse proxy, alone.
 
@@ -69,3 +77,6 @@ class Inherited:
     bearer_key: bytes | None = None
     upstream: Upstream | None = None
     policy_lines: dict[Place, int] = field(default_factory=dict)
+    window: WindowPlace = WindowPlace(None, "not asked for")
+    window_diag: socket.socket | None = None
+    window_listeners: tuple[socket.socket, ...] = ()

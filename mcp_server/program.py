@@ -31,7 +31,6 @@ def prepare(daemon: socket.socket, listeners: tuple[socket.socket, ...]) -> Call
     """daemon: SOCK_STREAM to the daemon. listeners: listening already."""
     logging.basicConfig(level=logging.CRITICAL)  # what libraries log of a request may quote a stranger
     asyncio.run(_rehearse())
-    config(_nothing).load()
     return lambda: asyncio.run(_serve(daemon, listeners))
 
 
@@ -46,10 +45,6 @@ async def _serve(daemon: socket.socket, listeners: tuple[socket.socket, ...]) ->
     os._exit(0)  # clients that wait are told by their connection's end
 
 
-async def _nothing(*_: object) -> None:
-    raise NotImplementedError
-
-
 class _Rehearsal:
     """A daemon that knows one token."""
 
@@ -62,6 +57,7 @@ class _Rehearsal:
 async def _rehearse() -> None:
     """Both eras, good and bad requests: what they import is imported now."""
     app = application(_Rehearsal(), "127.0.0.1")
+    config(app).load()
     async with _Lifespan(app):
         for version in ("2025-06-18", LATEST_PROTOCOL_VERSION):
             meta = {"io.modelcontextprotocol/protocolVersion": version, "io.modelcontextprotocol/clientCapabilities": {}}

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from enforcer.cli import audit, doctor, escrow, judge, policy, render, run
+from enforcer.cli import audit, doctor, escrow, judge, lock, policy, render, run, token
 from enforcer.control.client import Refused, Unreachable
 from escrow.policy import PolicyError
 
@@ -24,6 +24,8 @@ app.command()(run.proxy)
 app.command()(run.stop)
 app.command()(run.status)
 app.command()(run.test)
+app.command()(lock.lock)
+app.command()(lock.unlock)
 app.command()(doctor.doctor)
 app.command()(judge.scan)
 app.command()(judge.verdicts)
@@ -31,6 +33,7 @@ app.add_typer(escrow.escrow, name="escrow")
 app.add_typer(escrow.tools, name="tools")
 app.add_typer(policy.policy, name="policy")
 app.add_typer(audit.audit, name="audit")
+app.add_typer(token.token, name="token")
 
 
 def _show_version(wanted: bool) -> None:

@@ -26,6 +26,13 @@ from escrow.policy import Document, Policy, PolicyError, read
 
 PolicyFile = Annotated[Path | None, typer.Option("--policy", envvar="HOLDFAST_POLICY", help="A policy file (TOML). Without one, the safe defaults.")]
 
+McpListen = Annotated[
+    str | None,
+    typer.Option(
+        "--mcp-listen", help="HOST:PORT of the supervisors' MCP window, or none (default: 127.0.0.1:8790; where that is taken, it starts without a window)."
+    ),
+]
+
 
 class CannotStart(Exception):
     """`str()` says what is missing and what to do."""
@@ -55,6 +62,7 @@ def start(
     netns: Annotated[str | None, typer.Option("--netns", help="The server's network namespace: a process id or a path (default: this one).")] = None,
     policy: PolicyFile = None,
     mode: Annotated[str, typer.Option("--mode", help="enforce: hold results.")] = "enforce",
+    mcp_listen: McpListen = None,
     state: StateDir = None,
     runtime: RuntimeDir = None,
 ) -> None:
@@ -79,6 +87,7 @@ def start(
         policy_path=policy.absolute() if policy else None,
         state_dir=state_dir(state),
         runtime_dir=runtime_dir(runtime),
+        mcp_listen=mcp_listen,
     )
     raise typer.Exit(steer(options))
 
@@ -87,6 +96,7 @@ def proxy(
     listen: Annotated[str, typer.Option("--listen", help="HOST:PORT for clients.")],
     upstream: Annotated[str, typer.Option("--upstream", help="The MCP server: http://HOST:PORT or https://HOST:PORT.")],
     policy: PolicyFile = None,
+    mcp_listen: McpListen = None,
     state: StateDir = None,
     runtime: RuntimeDir = None,
 ) -> None:
@@ -95,6 +105,7 @@ def proxy(
     Example: holdfast proxy --listen 127.0.0.1:8900 --upstream http://127.0.0.1:8931
     """
     from enforcer import daemon
+    from enforcer.helper import window
     from enforcer.inherited import Inherited, TlsMaterial, Upstream
 
     document = read_document(policy)
@@ -115,6 +126,10 @@ def proxy(
         listener.listen(4096)
     except OSError as error:
         raise CannotStart(f"{listen} cannot be listened on: {error.strerror or error}") from None
+    try:
+        opened = window.listen(mcp_listen)
+    except window.NotListening as error:
+        raise CannotStart(str(error)) from None
     bearer = chosen.principal.bearer
     try:
         tls = None
@@ -136,7 +151,10 @@ def proxy(
         state_dir=state_dir(state),
         shown_state_dir=state_dir(state),
         control_path=control_path,
-        diag=_diag(),
+        diag=(diag := _diag()),
+        window=opened.place,
+        window_diag=diag,
+        window_listeners=opened.listeners,
         tls=tls,
         bearer_key=bearer_key,
         upstream=Upstream(target.hostname, target.port or (443 if target.scheme == "https" else 80), target.scheme == "https"),
@@ -159,7 +177,11 @@ def _announce(path: Path, port: int) -> None:
         except (client.Unreachable, client.Refused):
             time.sleep(0.02)
             continue
-        render.print_json({"event": "ready", "mode": "proxy", "port": port, "pid": os.getpid(), "daemon_pid": status["pid"], "control": str(path)})
+        window = status["window"]
+        render.print_json(
+            {"event": "ready", "mode": "proxy", "port": port, "pid": os.getpid(), "daemon_pid": status["pid"], "control": str(path)}
+            | {"window": window["url"], "window_why": window["why"]}
+        )
         return
 
 
@@ -237,9 +259,22 @@ def status(as_json: Json = False, runtime: RuntimeDir = None, state: StateDir = 
         counters = found["counters"]
         render.out.print("   ".join(f"{name} {value}" for name, value in counters.items()))
         render.out.print("in escrow: " + (", ".join(f"{count} {name}" for name, count in sorted(found["items"].items())) or "nothing"))
+        if found["locked"]:
+            render.out.print(
+                f"[bold red]LOCKED[/] by {escape(render.safe(found['locked']['by']))}: {escape(render.safe(found['locked']['why'])) or 'no reason given'}"
+            )
+        render.out.print("window: " + escape(_window_line(found["window"])))
         if found["weak_principals"]:
             render.out.print("[dim]callers without a credential are told apart by uid or address only; principal.require in the policy can turn them away[/]")
     raise typer.Exit(0 if found["enforcing"] else 1)
+
+
+def _window_line(window: dict[str, Any]) -> str:
+    if window["url"] is None:
+        return f"none: {window['why']}"
+    refused = f", {window['refused']} requests without a good token" if window["refused"] else ""
+    notes = "".join(f"; {note}" for note in (window["why"], window["tokens_problem"]) if note)
+    return f"{window['url']} {'answers' if window['live'] else 'DOES NOT ANSWER'}{refused}{notes}"
 
 
 def test(as_json: Json = False, runtime: RuntimeDir = None, state: StateDir = None) -> None:

@@ -11,13 +11,13 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jsonschema
 import referencing
 
 from enforcer.control import asks, policy
-from enforcer.control.tokens import Tokens
+from enforcer.control.tokens import Token, Tokens
 from enforcer.custody import Custody, record_json
 from enforcer.policies import Policies, PolicyRefused
 from escrow import jsonrpc
@@ -90,17 +90,29 @@ class People:
                 await custody.unlock(by, ask.why)
                 return {"locked": None}
             case asks.TokenNew():
-                return self._new_token(ask, by)
+                return await self._new_token(ask, by)
             case asks.TokenList():
                 return [token.to_json(time.time()) for token in self.tokens.all()]
             case asks.TokenRevoke():
-                return self.tokens.revoke(ask.name).to_json(time.time())
+                return await self._revoke_token(ask.name, by)
         raise AssertionError(type(ask))
 
-    def _new_token(self, ask: asks.TokenNew, by: str) -> dict[str, Any]:
+    async def _new_token(self, ask: asks.TokenNew, by: str) -> dict[str, Any]:
         now = time.time()
-        token, secret = self.tokens.issue(ask.name, ask.scopes, ask.acts_as, by, now, now + ask.expires_s, ask.may_apply)
+        token, secret = self.tokens.draft(ask.name, ask.scopes, ask.acts_as, by, now, now + ask.expires_s, ask.may_apply)
+        await self._note_token("made", token, by)
+        self.tokens.keep(token)
         return {**token.to_json(now), "token": secret}
+
+    async def _revoke_token(self, name: str, by: str) -> dict[str, Any]:
+        token = self.tokens.named(name)
+        self.tokens.revoke(token)  # first: it is better revoked than recorded
+        await self._note_token("revoked", token, by)
+        return token.to_json(time.time())
+
+    async def _note_token(self, change: Literal["made", "revoked"], token: Token, by: str) -> None:
+        acts_as = " ".join(token.acts_as) or None
+        await self.custody.token_changed(change, token.name, " ".join(sorted(token.scopes)), by, acts_as)
 
     async def _replay(self, ask: asks.Replay) -> dict[str, Any]:
         payload = await self.custody.payload(ask.id)

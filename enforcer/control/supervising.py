@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ from escrow.supervisor.scopes import Scope
 from escrow.supervisor.wire import Refusal
 
 AUDIT_S = 120.0
+AUDIT_AGAIN_S = 5.0
 
 
 class Proposals(Protocol):
@@ -145,9 +147,12 @@ class Supervising:
         return answers.LockState(locked=None if locked is None else answers.LockView(by=locked.by, why=locked.why, at=locked.at))
 
     async def _verify(self) -> answers.AuditReport | Refusal:
-        """One at a time: whoever asks meanwhile gets the same report."""
+        """One at a time, and not again at once: it keeps a core busy. Whoever asks meanwhile gets the same report."""
         if self.audit is None:
             return Refusal(code="unfit", text="this instance keeps no evidence log")
+        if self._auditing is not None and self._auditing.done() and not self._auditing.cancelled() and self._auditing.exception() is None:
+            if time.time() - self._auditing.result().checked_at < AUDIT_AGAIN_S:
+                return self._auditing.result()
         if self._auditing is None or self._auditing.done():
             self._auditing = asyncio.ensure_future(self.audit())
         try:

@@ -75,33 +75,39 @@ class Tokens:
     def all(self) -> tuple[Token, ...]:
         return self._tokens
 
-    def issue(
+    def draft(
         self, name: str, scopes: frozenset[Scope], acts_as: tuple[str, ...], by: str, now: float, expires_at: float, may_apply: bool = False
     ) -> tuple[Token, str]:
-        """The token and its secret, which is kept nowhere. Raises TokensFailed."""
+        """A token that could be issued, and its secret, which is kept nowhere. `keep` issues it. Raises TokensFailed."""
         if Scope.APPROVE in scopes and not acts_as:
             raise TokensFailed("a token that may approve names whom it acts as: its own calls are not its to decide")
         if may_apply and Scope.POLICY not in scopes:
             raise TokensFailed("only a token with scope `policy` can apply what it proposes")
         if any(token.name == name for token in self._tokens):
             raise TokensFailed("there is a token with this name: revoke it first")
-        kept = self._tokens
-        if len(kept) >= MOST:
-            kept = tuple(token for token in kept if token.expires_at > now)
-        if len(kept) >= MOST:
+        if len(self._tokens) >= MOST:
             raise TokensFailed(f"there are {MOST} tokens: revoke some")
+        if self.problem is not None:
+            raise TokensFailed(self.problem)
         secret = PREFIX + secrets.token_urlsafe(32)
-        token = Token(name, _digest(secret), scopes, acts_as, by, now, expires_at, may_apply)
-        self._write((*kept, token))
-        return token, secret
+        return Token(name, _digest(secret), scopes, acts_as, by, now, expires_at, may_apply), secret
 
-    def revoke(self, name: str) -> Token:
-        """Raises KeyError, TokensFailed."""
+    def keep(self, token: Token) -> None:
+        """Raises TokensFailed: it is not issued."""
+        if any(other.name == token.name for other in self._tokens):
+            raise TokensFailed("there is a token with this name: revoke it first")
+        self._write((*self._tokens, token))
+
+    def named(self, name: str) -> Token:
+        """Raises KeyError."""
         found = next((token for token in self._tokens if token.name == name), None)
         if found is None:
             raise KeyError(name)
-        self._write(tuple(token for token in self._tokens if token is not found))
         return found
+
+    def revoke(self, token: Token) -> None:
+        """Raises TokensFailed: it is still good."""
+        self._write(tuple(other for other in self._tokens if other.digest != token.digest))
 
     def find(self, secret: str) -> Token | None:
         """The token with this secret, expired or not. Takes the same time whichever it is, or none."""
@@ -112,8 +118,6 @@ class Tokens:
         return found
 
     def _write(self, tokens: tuple[Token, ...]) -> None:
-        if self.problem is not None:
-            raise TokensFailed(self.problem)
         temporary = self._path.with_name(f".{self._path.name}.new")
         try:
             with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:

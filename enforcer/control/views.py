@@ -24,6 +24,7 @@ def verdict_view(record: dict[str, Any]) -> VerdictView:
         at=record["at"],
         outcome=shown(record["outcome"]),
         principal=_or_none(record.get("principal")),
+        why=None if record.get("reason") is None else shown(str(record["reason"]), 2000),
         verdicts=[_judge_view(verdict) for verdict in record.get("verdicts", ())],
         **text,
     )

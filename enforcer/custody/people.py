@@ -7,7 +7,7 @@ import hashlib
 import time
 from collections import deque
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from enforcer.custody.custodian import StoreFailed, StoreThread
 from enforcer.custody.definitions import Definitions
@@ -109,6 +109,13 @@ class People:
     async def _switched(self, on: bool, by: str, why: str) -> None:
         try:
             await self.records.switched(on, by, why)
+        except EvidenceError as error:
+            raise StoreFailed(str(error)) from None
+
+    async def token_changed(self, change: Literal["made", "revoked"], token: str, scope: str, by: str, acts_as: str | None) -> None:
+        """A supervisor's token is to be issued, or is revoked. Raises StoreFailed."""
+        try:
+            await self.records.credentialed(change, token, scope, by, acts_as)
         except EvidenceError as error:
             raise StoreFailed(str(error)) from None
 

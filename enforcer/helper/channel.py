@@ -21,6 +21,8 @@ from enforcer.helper.messages import (
     Accepting,
     Answer,
     AskStop,
+    ChildEnded,
+    ChildStarted,
     CountersRead,
     Enforcing,
     Fact,
@@ -31,8 +33,6 @@ from enforcer.helper.messages import (
     Stop,
     UpstreamFailed,
     UpstreamOpened,
-    WorkerEnded,
-    WorkerStarted,
 )
 
 _ANSWER_S = 15.0  # the helper's own bound for a connection is shorter
@@ -51,7 +51,7 @@ class UpstreamTimeout(UpstreamError):
 
 
 FactHeard = Callable[[Fact, socket.socket | None], None]
-"""Called in the event loop for each fact; the socket, with `WorkerStarted` alone, is the callee's to close."""
+"""Called in the event loop for each fact; the socket, with `ChildStarted` alone, is the callee's to close."""
 
 
 class HelperChannel:
@@ -159,7 +159,7 @@ class HelperChannel:
             self._take(message, _as_socket(descriptors[0]) if descriptors else None)
 
     def _take(self, message: Answer | Fact, passed: socket.socket | None) -> None:
-        if isinstance(message, Enforcing | NotEnforcing | WorkerStarted | WorkerEnded | Stop):
+        if isinstance(message, Enforcing | NotEnforcing | ChildStarted | ChildEnded | Stop):
             self._heard(message, passed)
             return
         future = self._waiting.get(message.id)

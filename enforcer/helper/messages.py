@@ -14,6 +14,8 @@ MAX_BYTES = 4096
 
 Number = Annotated[int, Field(ge=0, lt=1 << 53)]
 Text = Annotated[str, Field(max_length=512)]
+ChildKind = Literal["worker", "window", "jury"]
+"""The processes beside the daemon: a scanner worker, the supervisor's window, the jury's member."""
 
 
 class _Message(BaseModel):
@@ -94,18 +96,20 @@ class NotEnforcing(_Message):
     why: Text
 
 
-class WorkerStarted(_Message):
-    """helper → daemon: a worker's socket (SOCK_STREAM), as the packet's one descriptor. It may still be loading."""
+class ChildStarted(_Message):
+    """helper → daemon: a child's socket (SOCK_STREAM), as the packet's one descriptor. It may still be loading."""
 
-    type: Literal["worker_started"] = "worker_started"
-    worker: Number
+    type: Literal["child_started"] = "child_started"
+    child: ChildKind
+    number: Number
 
 
-class WorkerEnded(_Message):
-    """helper → daemon: that worker is gone; another will come, with a number of its own."""
+class ChildEnded(_Message):
+    """helper → daemon: that child is gone; another will come, with a number of its own."""
 
-    type: Literal["worker_ended"] = "worker_ended"
-    worker: Number
+    type: Literal["child_ended"] = "child_ended"
+    child: ChildKind
+    number: Number
 
 
 class Stop(_Message):
@@ -116,9 +120,9 @@ class Stop(_Message):
 
 Request = Accepting | OpenUpstream | ReadCounters | AskStop
 Answer = UpstreamOpened | UpstreamFailed | CountersRead
-Fact = Enforcing | NotEnforcing | WorkerStarted | WorkerEnded | Stop
+Fact = Enforcing | NotEnforcing | ChildStarted | ChildEnded | Stop
 
 REQUESTS: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="type")])
 FROM_HELPER: TypeAdapter[Answer | Fact] = TypeAdapter(Annotated[Answer | Fact, Field(discriminator="type")])
 
-CARRIES_DESCRIPTOR = (UpstreamOpened, WorkerStarted)
+CARRIES_DESCRIPTOR = (UpstreamOpened, ChildStarted)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from enforcer.inherited import Inherited
+from escrow.jury_settings import JurySettings
 from escrow.scanner_settings import ScannerSettings
 
 Run = Callable[[], int | None]
@@ -27,6 +29,19 @@ def worker(settings: ScannerSettings, channel: socket.socket) -> Run:
     return lambda: program.serve(channel, scanner)
 
 
+def window(channel: socket.socket, listeners: tuple[socket.socket, ...]) -> Run:
+    # By name: nothing here builds on the window's code, it is only started.
+    run: Run = importlib.import_module("mcp_server.program").prepare(channel, listeners)
+    return run
+
+
+def jury(settings: JurySettings, channel: socket.socket) -> Run:
+    from enforcer.jury import member as program
+
+    prepared = program.prepare(settings)
+    return lambda: program.serve(channel, prepared)
+
+
 @dataclass(frozen=True, slots=True)
 class Programs:
     """Each is called in the child while it is still root, and returns what runs confined.
@@ -36,3 +51,5 @@ class Programs:
 
     daemon: Callable[[Inherited], Run] = daemon
     worker: Callable[[ScannerSettings, socket.socket], Run] = worker
+    window: Callable[[socket.socket, tuple[socket.socket, ...]], Run] = window
+    jury: Callable[[JurySettings, socket.socket], Run] = jury

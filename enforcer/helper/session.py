@@ -1,4 +1,4 @@
-"""One daemon's life, from its fork to its end: its sockets, its requests, its workers."""
+"""One daemon's life, from its fork to its end: its sockets, its requests, the processes beside it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Coroutine
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from pydantic import ValidationError
 
 from enforcer.helper import children, wire
+from enforcer.helper.backoff import next_delay
 from enforcer.helper.children import Child, Prepare
 from enforcer.helper.messages import (
     REQUESTS,
     Accepting,
     Answer,
     AskStop,
+    ChildEnded,
+    ChildKind,
+    ChildStarted,
     CountersRead,
     Fact,
     OpenUpstream,
@@ -24,29 +28,28 @@ from enforcer.helper.messages import (
     Request,
     Stop,
     UpstreamOpened,
-    WorkerEnded,
-    WorkerStarted,
 )
 from enforcer.helper.upstream import Opener
 from enforcer.kernel.steer import Steering
-from enforcer.privilege import identity
-from enforcer.privilege.confine import WorkerConfinement
+from enforcer.privilege.confine import Confinement
 
 log = logging.getLogger("holdfast.helper")
 
-FIRST_RESTART_S = 1.0
-LAST_RESTART_S = 30.0
 CLOSED_S = 1.0
 """How long a daemon that closed its channel may take to end."""
-HEALTHY_S = 60.0
-"""A process that lived this long starts its backoff anew."""
 
 
-def next_delay(before_s: float, lived_s: float) -> float:
-    """How long to wait before the next start: 1, 2, 4 … 30 s. before_s: the previous delay, 0 for none."""
-    if before_s == 0 or lived_s >= HEALTHY_S:
-        return FIRST_RESTART_S
-    return min(before_s * 2, LAST_RESTART_S)
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A kind of child that is started, and started again whenever it ends. prepare: given its end of a socket to the daemon.
+
+    keep: descriptors that it uses beside that socket.
+    """
+
+    kind: ChildKind
+    confinement: Confinement
+    prepare: Callable[[socket.socket], Prepare]
+    keep: tuple[int, ...] = ()
 
 
 class Session:
@@ -60,7 +63,7 @@ class Session:
         self._opener = opener
         self._asked_to_stop = asked_to_stop
         self._tasks: set[asyncio.Task[None]] = set()
-        self._worker_number = 0
+        self._numbers: dict[ChildKind, int] = {}
         self._over = False
         self._stopping = False
         asyncio.get_running_loop().add_reader(channel.fileno(), self._readable)
@@ -77,9 +80,10 @@ class Session:
         except OSError:  # it has ended; `ended` says so in a moment
             return
 
-    def start_workers(self, count: int, prepare: Callable[[socket.socket], Prepare]) -> None:
+    def keep(self, kept: Kept, count: int = 1) -> None:
+        """Have so many of these from now on, as long as the daemon lives."""
         for _ in range(count):
-            self._spawn(self._keep_worker(prepare))
+            self._spawn(self._keep(kept))
 
     async def _until_end(self) -> str:
         how = await self.child.ended()
@@ -101,16 +105,16 @@ class Session:
             self._kill()
             await self.end
 
-    async def _keep_worker(self, prepare: Callable[[socket.socket], Prepare]) -> None:
+    async def _keep(self, kept: Kept) -> None:
         delay_s = 0.0
         loop = asyncio.get_running_loop()
         while True:
-            self._worker_number += 1
-            number, started_at = self._worker_number, loop.time()
+            number, started_at = self._numbers.get(kept.kind, 0) + 1, loop.time()
+            self._numbers[kept.kind] = number
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
             with ours, theirs:
-                child = children.start("holdfast-worker", prepare(theirs), WorkerConfinement(identity.worker()), [theirs.fileno()])
-                self.tell(WorkerStarted(worker=number), ours.fileno())
+                child = children.start(f"holdfast-{kept.kind}", kept.prepare(theirs), kept.confinement, [theirs.fileno(), *kept.keep])
+                self.tell(ChildStarted(child=kept.kind, number=number), ours.fileno())
             try:
                 how = await child.ended()
             except asyncio.CancelledError:
@@ -119,9 +123,9 @@ class Session:
                 raise
             if self._stopping:
                 return
-            self.tell(WorkerEnded(worker=number))
+            self.tell(ChildEnded(child=kept.kind, number=number))
             delay_s = next_delay(delay_s, loop.time() - started_at)
-            log.warning("scanner worker %d ended: %s; another starts in %g s", number, how, delay_s)
+            log.warning("%s %d ended: %s; another starts in %g s", kept.kind, number, how, delay_s)
             await asyncio.sleep(delay_s)
 
     def _readable(self) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from enforcer.helper import lock, traces
 from enforcer.helper.programs import Programs
 from enforcer.helper.supervisor import DaemonFailed, Plan, Supervisor
+from enforcer.helper.window import NotListening, listen
 from enforcer.inherited import TlsMaterial
 from enforcer.kernel import namespace, sockdiag, steer
 from enforcer.kernel.bpffs import PinDir
@@ -38,6 +39,7 @@ class StartOptions:
     """netns: None, a process's number, or a path. policy: loaded from policy_path (None: the defaults).
 
     state_dir, runtime_dir: made where they are not; `runtime_dir` is for root alone.
+    mcp_listen: HOST:PORT of the supervisor's window, "none", or None for the default address where that is free.
     """
 
     port: int
@@ -47,6 +49,7 @@ class StartOptions:
     state_dir: Path
     runtime_dir: Path
     programs: Programs = field(default_factory=Programs)
+    mcp_listen: str | None = None
     policy_lines: dict[Place, int] = field(default_factory=dict)
 
 
@@ -69,7 +72,7 @@ def start(options: StartOptions, announce: Callable[[str], None] | None = None) 
         return _guard(options, found, announce or _print)
     except Missing as error:
         return _fail(str(error), hint=True)
-    except (KernelError, DaemonFailed, NotUsable) as error:
+    except (KernelError, DaemonFailed, NotListening, NotUsable) as error:
         return _fail(str(error))
     finally:
         traces.remove_files(options.runtime_dir, but_record=PinDir(found.inode, options.port).path.exists())
@@ -77,8 +80,12 @@ def start(options: StartOptions, announce: Callable[[str], None] | None = None) 
 
 
 def _guard(options: StartOptions, found: Namespace, announce: Callable[[str], None]) -> int:
-    plan = Plan(options.port, found, options.policy, options.policy_path, options.state_dir.absolute(), options.runtime_dir.absolute(),
-                _tls(options.policy), _bearer_key(options.policy), options.programs, options.policy_lines)  # fmt: skip
+    plan = Plan(
+        port=options.port, namespace=found, policy=options.policy, policy_path=options.policy_path, state_dir=options.state_dir.absolute(),
+        runtime_dir=options.runtime_dir.absolute(), tls=_tls(options.policy), bearer_key=_bearer_key(options.policy), programs=options.programs,
+        window=listen(options.mcp_listen), home=os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC), home_diag=sockdiag.open_socket(),
+        policy_lines=options.policy_lines,
+    )  # fmt: skip
     _make_runtime_dir(plan.runtime_dir)
     _make_state_dir(plan.state_dir)
     jail.prepare()

@@ -13,18 +13,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from enforcer.helper import children, listeners, traces, wire
-from enforcer.helper.children import Prepare
+from enforcer.helper.backoff import next_delay
 from enforcer.helper.messages import Enforcing, NotEnforcing
 from enforcer.helper.notify import notify
 from enforcer.helper.programs import Programs
-from enforcer.helper.session import Session, next_delay
+from enforcer.helper.session import Kept, Session
 from enforcer.helper.upstream import Opener
+from enforcer.helper.window import Opened
 from enforcer.inherited import Inherited, TlsMaterial
 from enforcer.kernel import sockdiag, steer
 from enforcer.kernel.errors import KernelError
 from enforcer.kernel.namespace import Namespace
 from enforcer.privilege import capabilities, identity, jail
-from enforcer.privilege.confine import DaemonConfinement
+from enforcer.privilege.confine import DaemonConfinement, JuryConfinement, WindowConfinement, WorkerConfinement
 from escrow.policy import Policy
 from escrow.policy.places import Path as Place
 
@@ -41,7 +42,11 @@ class DaemonFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What `start` made of the command line: everything read and checked."""
+    """What `start` made of the command line: everything read and checked.
+
+    home: descriptor of the network namespace that `start` was called in; the window listens there, and the jury goes out from there.
+    home_diag: NETLINK_SOCK_DIAG of it.
+    """
 
     port: int
     namespace: Namespace
@@ -52,6 +57,9 @@ class Plan:
     tls: TlsMaterial | None
     bearer_key: bytes | None
     programs: Programs
+    window: Opened
+    home: int
+    home_diag: socket.socket
     policy_lines: dict[Place, int] = field(default_factory=dict)
 
 
@@ -104,7 +112,7 @@ class Supervisor:
             raise DaemonFailed(f"the daemon did not come to accept connections{how}")
         self._enforce(gate)
         self._tell_ready(session)
-        self._start_workers(session)
+        self._start_children(session)
         return session
 
     async def _accepts(self, session: Session) -> bool:
@@ -133,7 +141,8 @@ class Supervisor:
         plan = self._plan
         session.tell(Enforcing())
         ready = {"event": "ready", "mode": "enforce", "port": plan.port, "pid": os.getpid(), "daemon_pid": session.child.pid, "netns": plan.namespace.shown,
-                 "netns_inode": plan.namespace.inode, "control": str(plan.runtime_dir / traces.CONTROL), "fail": plan.policy.fail}  # fmt: skip
+                 "netns_inode": plan.namespace.inode, "control": str(plan.runtime_dir / traces.CONTROL), "fail": plan.policy.fail,
+                 "window": plan.window.place.url, "window_why": plan.window.place.why}  # fmt: skip
         self._announce(json.dumps(ready))
         notify("READY=1")
 
@@ -151,7 +160,7 @@ class Supervisor:
             if await self._accepts(session):
                 self._give(gate)
                 self._report(session)
-                self._start_workers(session)
+                self._start_children(session)
             else:
                 _close(gate)
                 await session.stop(0)
@@ -182,22 +191,27 @@ class Supervisor:
         inherited = Inherited(
             mode="enforce", policy=plan.policy, policy_path=plan.policy_path, port=plan.port, server=plan.policy.server.name or f"port-{plan.port}",
             listeners=gate, control=control, state_dir=jail.STATE, shown_state_dir=plan.state_dir, control_path=control_path, helper=theirs, diag=self._diag,
-            netns=plan.namespace.shown, tls=plan.tls, bearer_key=plan.bearer_key, policy_lines=plan.policy_lines,
+            netns=plan.namespace.shown, tls=plan.tls, bearer_key=plan.bearer_key, window=plan.window.place, window_diag=plan.home_diag,
+            policy_lines=plan.policy_lines,
         )  # fmt: skip
-        keep = [theirs.fileno(), control.fileno(), self._diag.fileno(), *(listener.fileno() for listener in gate)]
+        keep = [theirs.fileno(), control.fileno(), self._diag.fileno(), plan.home_diag.fileno(), *(listener.fileno() for listener in gate)]
         child = children.start("holdfast-daemon", lambda: plan.programs.daemon(inherited), DaemonConfinement(identity.daemon(), plan.state_dir), keep)
         theirs.close()
         control.close()
         self._session = Session(child, ours, self._steering, self._opener, self._stopping.set)
         return self._session, gate
 
-    def _start_workers(self, session: Session) -> None:
+    def _start_children(self, session: Session) -> None:
+        """The processes beside the daemon. Each is forked once steering is live: none of them is needed for that."""
         plan = self._plan
-
-        def prepare(channel: socket.socket) -> Prepare:
-            return lambda: plan.programs.worker(plan.policy.scanner, channel)
-
-        session.start_workers(plan.policy.scanner.workers, prepare)
+        settings, jury, window = plan.policy.scanner, plan.policy.jury, plan.window.listeners
+        session.keep(Kept("worker", WorkerConfinement(identity.worker()), lambda channel: lambda: plan.programs.worker(settings, channel)), settings.workers)
+        if window:
+            kept = tuple(listener.fileno() for listener in window)
+            session.keep(Kept("window", WindowConfinement(identity.window()), lambda channel: lambda: plan.programs.window(channel, window), kept))
+        if jury is not None:
+            confinement = JuryConfinement(identity.jury(), plan.home)
+            session.keep(Kept("jury", confinement, lambda channel: lambda: plan.programs.jury(jury, channel), (plan.home,)))
 
     async def _watch(self) -> None:
         while True:

@@ -24,6 +24,10 @@ _JURY_MEMORY_BYTES = 4 << 30
 _JURY_FILES = 64
 """Its connections, its event loop, and the resolver's files and sockets."""
 
+WINDOW_MEMORY_BYTES = 2 << 30
+WINDOW_FILES = 400
+"""Its connections, 256 at most, and a few of its own."""
+
 _WORKER_MEMORY_BYTES = 6 << 30
 """Address space: a 64 MiB message of small objects takes about 2 GiB once parsed, and malloc's arenas double it."""
 
@@ -49,7 +53,12 @@ class JuryConfinement:
     network: int
 
 
-Confinement = DaemonConfinement | WorkerConfinement | JuryConfinement
+@dataclass(frozen=True, slots=True)
+class WindowConfinement:
+    identity: Identity
+
+
+Confinement = DaemonConfinement | WorkerConfinement | JuryConfinement | WindowConfinement
 
 
 def begin(name: str, parent: int, keep: Iterable[int]) -> None:
@@ -75,33 +84,43 @@ def begin(name: str, parent: int, keep: Iterable[int]) -> None:
 
 def finish(confinement: Confinement, parent: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if isinstance(confinement, DaemonConfinement):
-        jail.enter(confinement.state_dir)
-        _raise_nofile()
-    else:
-        Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")  # rather a worker than the gate
-        if isinstance(confinement, JuryConfinement):
+    if not isinstance(confinement, DaemonConfinement):
+        Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")  # rather any other than the gate
+    match confinement:
+        case DaemonConfinement():
+            jail.enter(confinement.state_dir)
+            _raise_nofile()
+        case JuryConfinement():
             libc.setns(confinement.network, libc.CLONE_NEWNET)
             os.close(confinement.network)
             jail.enter_resolving()
-            memory_bytes, files = _JURY_MEMORY_BYTES, _JURY_FILES
-        else:
+            _limit(_JURY_MEMORY_BYTES, _JURY_FILES)
+        case WindowConfinement():
             jail.enter_empty()
-            memory_bytes, files = _WORKER_MEMORY_BYTES, 0
-        for what, most in ((resource.RLIMIT_AS, memory_bytes), (resource.RLIMIT_NOFILE, files), (resource.RLIMIT_FSIZE, 0)):
-            resource.setrlimit(what, (most, most))
+            _limit(WINDOW_MEMORY_BYTES, WINDOW_FILES)
+        case WorkerConfinement():
+            jail.enter_empty()
+            _limit(_WORKER_MEMORY_BYTES, 0)
     os.umask(0o077)
     os.setgroups([])
     os.setresgid(confinement.identity.gid, confinement.identity.gid, confinement.identity.gid)
     os.setresuid(confinement.identity.uid, confinement.identity.uid, confinement.identity.uid)  # clears every capability of every thread
     libc.prctl(libc.PR_SET_DUMPABLE, 0)
     _die_with(parent)  # changing the user cleared it (prctl(2))
-    if isinstance(confinement, DaemonConfinement):
-        syscalls.allow_daemon()
-    elif isinstance(confinement, JuryConfinement):
-        syscalls.allow_jury()
-    else:
-        syscalls.allow_worker()
+    match confinement:
+        case DaemonConfinement():
+            syscalls.allow_daemon()
+        case JuryConfinement():
+            syscalls.allow_jury()
+        case WindowConfinement():
+            syscalls.allow_window()
+        case WorkerConfinement():
+            syscalls.allow_worker()
+
+
+def _limit(memory_bytes: int, files: int) -> None:
+    for what, most in ((resource.RLIMIT_AS, memory_bytes), (resource.RLIMIT_NOFILE, files), (resource.RLIMIT_FSIZE, 0)):
+        resource.setrlimit(what, (most, most))
 
 
 def _die_with(parent: int) -> None:

@@ -1,6 +1,6 @@
 """Who the confined processes run as.
 
-The daemon: the user `holdfast` where there is one, else a fixed number. The workers and the jury: other fixed numbers, so that not even a
+The daemon: the user `holdfast` where there is one, else a fixed number. The workers, the jury and the window: other fixed numbers, so that not even a
 signal leads from one kind to another. The numbers lie in 61184–65519, which systemd reserves for users that exist only while a
 service runs (systemd's "Users, Groups, UIDs and GIDs"), so no person and no package owns files under them.
 """
@@ -14,6 +14,7 @@ DAEMON_USER = "holdfast"
 DAEMON_ID = 61931
 WORKER_ID = 61932
 JURY_ID = 61933
+WINDOW_ID = 61934
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +37,7 @@ def worker() -> Identity:
 
 def jury() -> Identity:
     return Identity(JURY_ID, JURY_ID)
+
+
+def window() -> Identity:
+    return Identity(WINDOW_ID, WINDOW_ID)

@@ -47,6 +47,8 @@ _JURY = _words("""
     connect sendmmsg open openat stat newfstatat statx
 """)  # going out, asking a name server, and reading the resolver's files, the only ones in its root, which is read-only
 
+_WINDOW = _words("accept accept4 listen")  # taking connections on the sockets it was given; event loops call listen again
+
 _DEADLY = _words("""
     execve execveat ptrace process_vm_readv process_vm_writev pidfd_getfd kcmp bpf perf_event_open userfaultfd
     mount umount2 pivot_root chroot setns unshare open_by_handle_at move_mount fsopen open_tree
@@ -72,6 +74,11 @@ def allow_worker() -> None:
 def allow_jury() -> None:
     """Confine to computing, and to going out over TCP and UDP: no listening, no other kind of socket, no file but the resolver's, no new code."""
     _load([*_BASE, *_JURY], may_map_code=False, may_go_out=True)
+
+
+def allow_window() -> None:
+    """Confine to computing over sockets already there, and taking connections on those that listen: no file, no new socket, no new code."""
+    _load([*_BASE, *_WINDOW], may_map_code=False)
 
 
 def _load(names: list[str], may_map_code: bool, may_go_out: bool = False) -> None:

@@ -40,6 +40,7 @@ class VerdictView(Answer):
     principal: str | None = None
     session: str | None = None
     by: str | None = None
+    why: str | None = None
     verdicts: list[JudgeView] = []
 
 
@@ -152,9 +153,13 @@ class Proposed(Answer):
 
 
 class AuditReport(Answer):
-    """sound: every entry re-derives and the checkpoints' signatures hold."""
+    """sound: every entry re-derives, and every checkpoint's signature holds for this machine's own key.
+
+    An auditor who trusts this machine less checks with a key and checkpoints kept elsewhere: `holdfast audit verify --key … --since …`.
+    """
 
     sound: bool
+    checked_at: float
     entries: int
-    problems: list[str]
-    details: dict[str, Any] = {}
+    signed: int | None = Field(description="Entries that the last checkpoint covers; the rest are signed within seconds")
+    problem: str | None

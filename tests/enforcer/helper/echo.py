@@ -21,10 +21,11 @@ from pathlib import Path
 import uvloop
 
 from enforcer.helper.channel import HelperChannel, UpstreamError
-from enforcer.helper.messages import Enforcing, Fact, NotEnforcing, Stop, WorkerEnded, WorkerStarted
+from enforcer.helper.messages import ChildEnded, ChildStarted, Enforcing, Fact, NotEnforcing, Stop
 from enforcer.helper.programs import Programs, Run
 from enforcer.helper.start import StartOptions, start
 from enforcer.inherited import Inherited
+from escrow.jury_settings import JurySettings
 from escrow.policy import Policy, load
 from escrow.scanner_settings import ScannerSettings
 
@@ -37,18 +38,18 @@ class Echo:
         self.inherited = inherited
         self.helper_socket = inherited.helper
         self.facts: list[str] = []
-        self.workers: list[socket.socket] = []
+        self.children: dict[str, list[socket.socket]] = {}
         self.stop = asyncio.Event()
         self.helper = HelperChannel(inherited.helper, self.heard)
 
     def heard(self, fact: Fact, passed: socket.socket | None) -> None:
         match fact:
-            case WorkerStarted():
+            case ChildStarted():
                 assert passed is not None
-                self.workers.append(passed)
-                self.facts.append(f"worker {fact.worker} started")
-            case WorkerEnded():
-                self.facts.append(f"worker {fact.worker} ended")
+                self.children.setdefault(fact.child, []).append(passed)
+                self.facts.append(f"{fact.child} {fact.number} started")
+            case ChildEnded():
+                self.facts.append(f"{fact.child} {fact.number} ended")
             case NotEnforcing():
                 self.facts.append(f"not enforcing: {fact.why}")
             case Enforcing():
@@ -102,17 +103,17 @@ class Echo:
                 self.helper_socket.send(rest.encode())
             case "stop":
                 self.helper.ask_stop()
-            case "worker":
-                said["worker"] = await self.ask_worker()
+            case "worker" | "window" | "jury":
+                said[verb] = await self.ask_child(verb)
             case "try":
                 said["try"] = attempts()
         writer.write(json.dumps(said).encode() + b"\n")
         await writer.drain()
         writer.close()
 
-    async def ask_worker(self) -> str:
+    async def ask_child(self, kind: str) -> str:
         loop = asyncio.get_running_loop()
-        newest = self.workers[-1]
+        newest = self.children[kind][-1]
         newest.setblocking(False)
         await loop.sock_sendall(newest, b"?")
         return (await loop.sock_recv(newest, 65536)).decode()
@@ -151,6 +152,20 @@ def daemon(inherited: Inherited) -> Run:
 
 
 def worker(_settings: ScannerSettings, channel: socket.socket) -> Run:
+    return _tells(channel)
+
+
+def window(channel: socket.socket, _listeners: tuple[socket.socket, ...]) -> Run:
+    return _tells(channel)
+
+
+def jury(_settings: JurySettings, channel: socket.socket) -> Run:
+    return _tells(channel)
+
+
+def _tells(channel: socket.socket) -> Run:
+    """A child that tells what it may not do."""
+
     def run() -> None:
         channel.setblocking(True)
         while asked := channel.recv(1):
@@ -176,11 +191,12 @@ def main() -> int:
     parser.add_argument("--runtime-dir", type=Path, required=True)
     parser.add_argument("--policy", default="")
     parser.add_argument("--broken-daemon", action="store_true")
+    parser.add_argument("--mcp-listen", default="none")
     given = parser.parse_args()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
     policy: Policy = load(given.policy)
-    programs = Programs(_broken if given.broken_daemon else daemon, worker)
-    return start(StartOptions(given.port, given.netns, policy, None, given.state_dir, given.runtime_dir, programs))
+    programs = Programs(_broken if given.broken_daemon else daemon, worker, window, jury)
+    return start(StartOptions(given.port, given.netns, policy, None, given.state_dir, given.runtime_dir, programs, given.mcp_listen))
 
 
 def _broken(_inherited: Inherited) -> Run:

@@ -10,7 +10,7 @@ import pytest
 
 from enforcer.helper import wire
 from enforcer.helper.channel import HelperChannel, UpstreamRefused, UpstreamTimeout
-from enforcer.helper.messages import REQUESTS, Enforcing, Fact, NotEnforcing, OpenUpstream, UpstreamFailed, UpstreamOpened, WorkerStarted
+from enforcer.helper.messages import REQUESTS, ChildStarted, Enforcing, Fact, NotEnforcing, OpenUpstream, UpstreamFailed, UpstreamOpened
 
 pytestmark = pytest.mark.anyio
 
@@ -105,18 +105,18 @@ async def test_facts_are_heard_in_order() -> None:
     daemon = Daemon()
     wire.send(daemon.helper, NotEnforcing(why="x"))
     with socket.socket() as made:
-        wire.send(daemon.helper, WorkerStarted(worker=3), made.fileno())
+        wire.send(daemon.helper, ChildStarted(child="worker", number=3), made.fileno())
     wire.send(daemon.helper, Enforcing())
     await daemon.heard(3)
-    assert daemon.facts == [NotEnforcing(why="x"), WorkerStarted(worker=3), Enforcing()]
+    assert daemon.facts == [NotEnforcing(why="x"), ChildStarted(child="worker", number=3), Enforcing()]
     assert len(daemon.passed) == 1
     daemon.close()
 
 
 @pytest.mark.parametrize(
     "packet",
-    [b"x", b"{}", b'{"type":"accepting"}', b'{"type":"stop","more":1}', b'{"type":"upstream_opened","id":1}', b'{"type":"worker_started","worker":1}',
-     b'{"type":"not_enforcing","why":"' + b"x" * 600 + b'"}', b"x" * 5000],
+    [b"x", b"{}", b'{"type":"accepting"}', b'{"type":"stop","more":1}', b'{"type":"upstream_opened","id":1}',
+     b'{"type":"child_started","child":"worker","number":1}', b'{"type":"not_enforcing","why":"' + b"x" * 600 + b'"}', b"x" * 5000],
 )  # fmt: skip
 async def test_a_helper_that_sends_what_does_not_fit_is_the_end(packet: bytes) -> None:
     daemon = Daemon()

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from enforcer.helper.session import HEALTHY_S, next_delay
+from enforcer.helper.backoff import HEALTHY_S, next_delay
 
 
 def test_restarts_come_after_1_2_4_and_at_most_30_seconds() -> None:
