@@ -48,6 +48,7 @@ class EvidenceLog:
         self._file = os.open(found.segment, _APPEND)
         self._notes = os.open(folder / files.CHECKPOINTS, _APPEND)
         self._tree, self._bytes, self._note_bytes = found.tree, found.segment_bytes, found.checkpoint_bytes
+        self._first = found.first
         self._last = found.last
         self._retired: list[int] = []  # full segments, not yet synced
         self._torn = False  # part of a record stands behind `_bytes` and could not be cut off yet
@@ -115,7 +116,7 @@ class EvidenceLog:
             try:
                 if self._torn:
                     self._cut()
-                if self._bytes + len(line) > self._segment_bytes and self._bytes > 4096:
+                if self._bytes + len(line) > self._segment_bytes and seq > self._first:
                     self._next_segment()
                 self._write(line)
             except OSError as error:
@@ -191,7 +192,7 @@ class EvidenceLog:
             path.unlink()
             raise
         self._retired.append(self._file)
-        self._file, self._bytes = file, len(line)
+        self._file, self._bytes, self._first = file, len(line), self._tree.size
 
     # --- the thread ---
 

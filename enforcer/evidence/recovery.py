@@ -22,13 +22,14 @@ _ADVICE = "look at `holdfast audit verify`; to begin a new log, move the folders
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """tree: all whole entries. segment: the file to go on with, already cut to `segment_bytes`. last: the last checkpoint.
+    """tree: all whole entries. segment: the file to go on with, from entry `first` on, already cut to `segment_bytes`. last: the last checkpoint.
 
     checkpoint_bytes: the checkpoints file's size, already cut. torn_bytes: what a crash left that was no whole record, now gone.
     """
 
     tree: Frontier
     segment: Path
+    first: int
     segment_bytes: int
     last: Signed | None
     checkpoint_bytes: int
@@ -86,7 +87,7 @@ def recover(folder: Path, verifier: Verifier) -> Recovered:
     if used.size > at:
         torn += used.size - at
         _cut(used.path, at)
-    return Recovered(reader.tree, used.path, at, last, checkpoint_bytes, torn)
+    return Recovered(reader.tree, used.path, used.first, at, last, checkpoint_bytes, torn)
 
 
 class _Reader:
