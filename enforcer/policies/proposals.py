@@ -6,13 +6,12 @@ Bookkeeping only; the holder keeps it on disk and carries accepted ones out.
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
 from escrow.policy.patch import Flat, deep, flat, render
-from escrow.policy.reading import PolicyError
+from escrow.policy.reading import PolicyError, parse
 
 MAX_WAITING: Final = 64
 MAX_WAITING_EACH: Final = 16
@@ -53,12 +52,8 @@ class Proposal:
 def changes_of(asked: str | Mapping[str, Any]) -> Flat:
     """What is asked for, as dotted keys: TOML with the keys to change, or the keys themselves. Raises PolicyError."""
     if isinstance(asked, str):
-        if len(asked) > MAX_CHARS:
-            raise PolicyError(f"the proposal is longer than {MAX_CHARS} characters")
         try:
-            found = flat(tomllib.loads(asked))
-        except tomllib.TOMLDecodeError as error:
-            raise PolicyError(f"the proposal: {error}") from None
+            found = flat(parse(asked, "the proposal", MAX_CHARS))
         except RecursionError:
             raise PolicyError("the proposal: nested too deeply") from None
     else:

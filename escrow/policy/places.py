@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import re
 import tomllib
-from typing import Any
+from typing import Any, Final
+
+MOST_DEEP: Final = 16
+"""Tables in tables that have places of their own; a policy has three."""
 
 Path = tuple[str | int, ...]
 """A place in a document: keys, and indices of arrays of tables."""
@@ -89,5 +92,5 @@ def _chain(read: dict[str, Any]) -> tuple[list[str], bool]:
 def _keys(read: dict[str, Any], above: Path, line: int, found: dict[Path, int]) -> None:
     for key, value in read.items():
         found.setdefault((*above, key), line)
-        if isinstance(value, dict):
+        if isinstance(value, dict) and len(above) < MOST_DEEP:
             _keys(value, (*above, key), line, found)

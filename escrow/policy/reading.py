@@ -21,6 +21,8 @@ MAX_PROBLEMS: Final = 20
 MAX_KEY_CHARS: Final = 200
 
 _PLACE = re.compile(r" ?\(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$")
+_LONG_KEY = re.compile(r"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*"|'[^'\n]*')[ \t]*+\.[ \t]*+){64}""")
+_KEY = re.compile(r"""[ \t]*+([\w."' -]{0,200}[\w"'])[ \t]*=""")
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -59,17 +61,22 @@ def read(text: str, source: str = "policy") -> Document:
 
 def read_as(model: type[_Model], text: str, source: str) -> tuple[_Model, dict[str, Any]]:
     """Read any TOML document that has a model. Raises PolicyError."""
-    if len(text) > MAX_CHARS:
-        raise PolicyError(f"{source}: longer than {MAX_CHARS} characters")
+    said = parse(text, source)
+    return validate(model, said, source, text), said
+
+
+def parse(text: str, source: str, max_chars: int = MAX_CHARS) -> dict[str, Any]:
+    """A TOML document, in bounded time. Raises PolicyError."""
+    if len(text) > max_chars:
+        raise PolicyError(f"{source}: longer than {max_chars} characters")
+    if _LONG_KEY.search(text):  # the time tomllib takes for a dotted key grows with the square of its parts
+        raise PolicyError(f"{source}: nested too deeply")
     try:
-        said = tomllib.loads(text)
+        return tomllib.loads(text + "\n")  # with an end to the last line, so that it has a number
     except tomllib.TOMLDecodeError as error:
-        place = _PLACE.search(str(error))
-        where = f"line {place['line']}, column {place['column']}" if place and place["line"] else f"line {max(1, len(text.splitlines()))} (the end)"
-        raise PolicyError(f"{source}: {where}: {_PLACE.sub('', str(error))}") from None
+        raise PolicyError(f"{source}: {_misread(str(error), text)}") from None
     except RecursionError:
         raise PolicyError(f"{source}: nested too deeply") from None
-    return validate(model, said, source, text), said
 
 
 def validate(model: type[_Model], said: Mapping[str, Any], source: str, text: str | None = None) -> _Model:
@@ -83,6 +90,16 @@ def validate(model: type[_Model], said: Mapping[str, Any], source: str, text: st
         named = [_named(source, places, where, what) for where, what in found]
         more = [f"{source}: and {len(named) - MAX_PROBLEMS} more"] if len(named) > MAX_PROBLEMS else []
         raise PolicyError("\n".join(named[:MAX_PROBLEMS] + more)) from None
+
+
+def _misread(said: str, text: str) -> str:
+    """tomllib's words, with the place first and the key of its line."""
+    place = _PLACE.search(said)
+    every = text.splitlines() or [""]
+    line = int(place["line"]) if place and place["line"] else len(every)
+    key = _KEY.match(every[min(line, len(every)) - 1])
+    where = f"line {line}, column {place['column']}" if place and place["line"] else f"line {line}"
+    return f"{where}: " + (f"{key[1][:MAX_KEY_CHARS]}: " if key else "") + _PLACE.sub("", said)
 
 
 def _named(source: str, places: dict[Path, int], where: Path, what: str) -> str:

@@ -5,30 +5,51 @@ from __future__ import annotations
 from itertools import product
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from escrow.decision import Decision, Ruling, decide
+from escrow.decision import Decision, Ruling, Unclean, decide, decide_arguments
 from escrow.verdict import Finding, Verdict, unsure, worst
 
 SCANNER = frozenset({"scanner"})
+SEVERITY = [Ruling.RELEASE, Ruling.HOLD, Ruling.REFUSE]
+WORSE = [Finding.CLEAN, Finding.UNSURE, Finding.HOSTILE]
+HELD, REFUSED = Ruling.HOLD, Ruling.REFUSE
+
+choices: st.SearchStrategy[Unclean] = st.sampled_from(["hold", "refuse", "pass"])
+some_verdicts = st.lists(
+    st.builds(Verdict, st.sampled_from(["scanner", "jury", "tools", "taint", "outgoing"]), st.sampled_from(Finding), st.just(0.5)), max_size=4
+).map(tuple)
+requirements = st.frozensets(st.sampled_from(["scanner", "sandbox"]))
 
 
 @pytest.mark.parametrize(
-    "findings, on_hostile, expected",
+    "findings, on_hostile, on_unsure, trial, expected",
     [
-        (["CLEAN"], "hold", Decision(Ruling.RELEASE, "scanner only")),
-        (["UNSURE"], "hold", Decision(Ruling.HOLD, "unsure")),
-        (["HOSTILE"], "hold", Decision(Ruling.HOLD, "hostile")),
-        (["HOSTILE"], "refuse", Decision(Ruling.REFUSE, "hostile")),
-        (["CLEAN", "UNSURE"], "refuse", Decision(Ruling.HOLD, "unsure")),
-        (["UNSURE", "HOSTILE"], "refuse", Decision(Ruling.REFUSE, "hostile")),
-        (["CLEAN", "HOSTILE"], "hold", Decision(Ruling.HOLD, "hostile")),
-        ([], "hold", Decision(Ruling.HOLD, "unsure")),
+        (["CLEAN"], "hold", "hold", False, Decision(Ruling.RELEASE, "scanner only")),
+        (["UNSURE"], "hold", "hold", False, Decision(HELD, "unsure")),
+        (["HOSTILE"], "hold", "hold", False, Decision(HELD, "hostile")),
+        (["HOSTILE"], "refuse", "hold", False, Decision(REFUSED, "hostile")),
+        (["CLEAN", "UNSURE"], "refuse", "hold", False, Decision(HELD, "unsure")),
+        (["UNSURE", "HOSTILE"], "refuse", "hold", False, Decision(REFUSED, "hostile")),
+        (["CLEAN", "HOSTILE"], "hold", "hold", False, Decision(HELD, "hostile")),
+        ([], "hold", "hold", False, Decision(HELD, "unsure")),
+        (["UNSURE"], "refuse", "refuse", False, Decision(REFUSED, "unsure")),
+        ([], "refuse", "refuse", False, Decision(REFUSED, "unsure")),
+        (["UNSURE"], "hold", "pass", True, Decision(Ruling.RELEASE, "trial", HELD)),
+        (["HOSTILE"], "hold", "pass", True, Decision(HELD, "hostile")),
+        (["HOSTILE"], "pass", "pass", True, Decision(Ruling.RELEASE, "trial", HELD)),
+        (["HOSTILE"], "pass", "hold", True, Decision(HELD, "hostile")),
+        (["CLEAN"], "pass", "pass", True, Decision(Ruling.RELEASE, "scanner only")),
+        ([], "pass", "pass", True, Decision(Ruling.RELEASE, "trial", HELD)),
+        (["UNSURE"], "pass", "pass", False, Decision(HELD, "unsure")),
+        (["HOSTILE"], "pass", "pass", False, Decision(HELD, "hostile")),
     ],
 )
-def test_the_table(findings: list[str], on_hostile: str, expected: Decision) -> None:
+def test_the_table(findings: list[str], on_hostile: Unclean, on_unsure: Unclean, trial: bool, expected: Decision) -> None:
     verdicts = tuple(Verdict("scanner", Finding(finding), 0.5) for finding in findings)
-    assert decide(verdicts, SCANNER, on_hostile) == expected  # type: ignore[arg-type]
-    assert decide(verdicts[::-1], SCANNER, on_hostile) == expected  # type: ignore[arg-type]
+    assert decide(verdicts, SCANNER, on_hostile, on_unsure, trial) == expected
+    assert decide(verdicts[::-1], SCANNER, on_hostile, on_unsure, trial) == expected
 
 
 def test_only_clean_from_every_required_judge_releases() -> None:
@@ -38,6 +59,66 @@ def test_only_clean_from_every_required_judge_releases() -> None:
         assert released == (findings == (Finding.CLEAN, Finding.CLEAN))
     assert decide((Verdict("tools", Finding.CLEAN, 0.0),), SCANNER, "hold").ruling is Ruling.HOLD, "the scanner was silent"
     assert decide((), frozenset(), "hold").ruling is Ruling.HOLD, "nobody spoke"
+
+
+@given(some_verdicts, requirements, choices, choices, st.booleans())
+def test_nothing_is_released_unless_every_required_judge_is_clean_or_a_trial_says_so(
+    verdicts: tuple[Verdict, ...], required: frozenset[str], on_hostile: Unclean, on_unsure: Unclean, trial: bool
+) -> None:
+    decision = decide(verdicts, required, on_hostile, on_unsure, trial)
+    clean = bool(verdicts) and all(verdict.finding is Finding.CLEAN for verdict in verdicts) and required <= {verdict.judge for verdict in verdicts}
+    assert decision.would_have in (None, HELD) and (decision.recorded == "trial") == (decision.would_have is not None)
+    if decision.ruling is Ruling.RELEASE:
+        assert clean or (trial and "pass" in (on_hostile, on_unsure) and decision.recorded == "trial")
+    assert not clean or decision == Decision(Ruling.RELEASE, "scanner only")
+
+
+@given(some_verdicts.filter(bool), requirements, choices, choices, st.booleans(), st.data())
+def test_a_worse_verdict_never_has_a_milder_outcome(
+    verdicts: tuple[Verdict, ...], required: frozenset[str], on_hostile: Unclean, on_unsure: Unclean, trial: bool, data: st.DataObject
+) -> None:
+    at = data.draw(st.integers(0, len(verdicts) - 1))
+    graver = data.draw(st.sampled_from(WORSE[WORSE.index(verdicts[at].finding) :]))
+    worsened = (*verdicts[:at], Verdict(verdicts[at].judge, graver, 0.5), *verdicts[at + 1 :])
+    before, after = (decide(each, required, on_hostile, on_unsure, trial).ruling for each in (verdicts, worsened))
+    assert SEVERITY.index(after) >= SEVERITY.index(before)
+
+
+@given(some_verdicts, requirements, choices, choices)
+def test_without_a_trial_pass_is_hold(verdicts: tuple[Verdict, ...], required: frozenset[str], on_hostile: Unclean, on_unsure: Unclean) -> None:
+    stricter: list[Unclean] = ["hold" if choice == "pass" else choice for choice in (on_hostile, on_unsure)]
+    assert decide(verdicts, required, on_hostile, on_unsure) == decide(verdicts, required, *stricter)
+
+
+HOSTILE, CLEAN = Verdict("outgoing", Finding.HOSTILE, 1.0), Verdict("outgoing", Finding.CLEAN, 0.0)
+TAINTED, UNTAINTED = Verdict("taint", Finding.UNSURE, 0.6), Verdict("taint", Finding.CLEAN, 0.0)
+NOTED = Decision(Ruling.RELEASE, "trial", HELD)
+
+
+@pytest.mark.parametrize(
+    "verdicts, outgoing, taint, expected",
+    [
+        ((CLEAN,), "hold", "hold", Decision(Ruling.RELEASE, "scanner only")),
+        ((CLEAN, UNTAINTED), "hold", "hold", Decision(Ruling.RELEASE, "scanner only")),
+        ((HOSTILE,), "hold", "off", Decision(HELD, "hostile")),
+        ((HOSTILE,), "refuse", "off", Decision(REFUSED, "hostile")),
+        ((HOSTILE,), "note", "off", NOTED),
+        ((HOSTILE,), "off", "off", Decision(Ruling.RELEASE, "not judged")),
+        ((), "hold", "hold", Decision(HELD, "unsure")),
+        ((), "refuse", "hold", Decision(REFUSED, "unsure")),
+        ((), "off", "hold", Decision(Ruling.RELEASE, "not judged")),
+        ((CLEAN, TAINTED), "hold", "hold", Decision(HELD, "unsure")),
+        ((CLEAN, TAINTED), "hold", "note", NOTED),
+        ((CLEAN, TAINTED), "hold", "off", Decision(Ruling.RELEASE, "scanner only")),
+        ((HOSTILE, TAINTED), "note", "hold", Decision(HELD, "unsure")),
+        ((HOSTILE, TAINTED), "refuse", "note", Decision(REFUSED, "hostile")),
+        ((TAINTED,), "off", "hold", Decision(HELD, "unsure")),
+        ((TAINTED,), "hold", "note", Decision(HELD, "unsure")),
+    ],
+)
+def test_the_table_of_what_goes_out(verdicts: tuple[Verdict, ...], outgoing: str, taint: str, expected: Decision) -> None:
+    assert decide_arguments(verdicts, outgoing, taint) == expected  # type: ignore[arg-type]
+    assert decide_arguments(verdicts[::-1], outgoing, taint) == expected  # type: ignore[arg-type]
 
 
 def test_a_judge_that_could_not_judge_is_unsure() -> None:
