@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from enforcer.evidence import EvidenceError
@@ -17,13 +18,13 @@ from tests.enforcer.evidence.logs import checked, crashed, event, lines_of, one_
 
 
 @pytest.fixture
-def crash(tmp_path: Path) -> Path:
+def crash(memory: Path) -> Path:
     """A log of four entries, two of them under a checkpoint, left as a kill -9 leaves it."""
-    written(tmp_path / "live", 2)
-    log = opened(tmp_path / "live")
+    written(memory / "live", 2)
+    log = opened(memory / "live")
     log.record(event(2))
     log.record(event(3))
-    state = crashed(log, tmp_path / "live", tmp_path / "crash")
+    state = crashed(log, memory / "live", memory / "crash")
     log.close()
     return state
 
@@ -49,11 +50,11 @@ def test_a_torn_record_is_dropped_and_the_loss_is_an_entry(crash: Path) -> None:
     assert checked(crash).sound(allow_tail=False)
 
 
-def test_the_log_can_be_cut_at_any_byte_past_the_checkpoint_and_at_none_before(crash: Path, tmp_path: Path) -> None:
+def test_the_log_can_be_cut_at_any_byte_past_the_checkpoint_and_at_none_before(crash: Path, memory: Path) -> None:
     rows = lines_of(one_segment(crash))
     whole, signed = b"".join(rows), len(b"".join(rows[:3]))
     for size in range(len(whole) + 1):
-        state = Path(shutil.copytree(crash, tmp_path / "cut"))
+        state = Path(shutil.copytree(crash, memory / "cut"))
         one_segment(state).write_bytes(whole[:size])
         if size < signed:
             with pytest.raises(EvidenceError):
@@ -68,12 +69,12 @@ def test_the_log_can_be_cut_at_any_byte_past_the_checkpoint_and_at_none_before(c
         shutil.rmtree(state)
 
 
-def test_a_torn_checkpoint_is_dropped(tmp_path: Path) -> None:
-    *_, first, second = written(tmp_path / "live", 2, 2)
-    path = folder_of(tmp_path / "live") / CHECKPOINTS
+def test_a_torn_checkpoint_is_dropped(memory: Path) -> None:
+    *_, first, second = written(memory / "live", 2, 2)
+    path = folder_of(memory / "live") / CHECKPOINTS
     whole = path.read_bytes()
     for left in range(1, len(second.encode())):
-        state = Path(shutil.copytree(tmp_path / "live", tmp_path / "cut"))
+        state = Path(shutil.copytree(memory / "live", memory / "cut"))
         (folder_of(state) / CHECKPOINTS).write_bytes(whole[:-left])
         opened(state).close()
         assert checked(state).sound(allow_tail=False), left
@@ -98,17 +99,17 @@ def test_entries_after_a_damaged_one_past_the_checkpoint_are_not_kept(crash: Pat
     assert [name for name, _ in events(crash)] == ["enforcing", "enforcing", "loss"]
 
 
-def test_a_segment_that_was_being_begun_is_begun_again(tmp_path: Path) -> None:
-    written(tmp_path / "live", 4, segment_bytes=200)
-    folder = folder_of(tmp_path / "live")
+def test_a_segment_that_was_being_begun_is_begun_again(memory: Path) -> None:
+    written(memory / "live", 4, segment_bytes=200)
+    folder = folder_of(memory / "live")
     name = "entries-0000000000000004"
-    written(tmp_path / "live", 1, segment_bytes=200)
+    written(memory / "live", 1, segment_bytes=200)
     header = lines_of(folder / name)[0]
     (folder / name).unlink()
     rows = (folder / CHECKPOINTS).read_bytes().splitlines(keepends=True)
     (folder / CHECKPOINTS).write_bytes(b"".join(rows[:-5]))
     for size in range(len(header) + 1):
-        state = Path(shutil.copytree(tmp_path / "live", tmp_path / "cut"))
+        state = Path(shutil.copytree(memory / "live", memory / "cut"))
         (folder_of(state) / name).write_bytes(header[:size])
         written(state, 2, segment_bytes=200)
         assert checked(state).sound(allow_tail=False) and [name for name, _ in events(state)] == ["enforcing"] * 6
@@ -172,12 +173,10 @@ def test_a_start_reads_only_from_the_segment_of_the_last_checkpoint_on(tmp_path:
     assert len(segments) > 5 and {name for name in read if name.startswith("entries-")} == {segments[-1]}
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 6), st.booleans(), st.binary(max_size=30)), max_size=6), st.sampled_from([200, 300, 100_000]))
-def test_any_sequence_of_sessions_and_crashes_ends_in_a_sound_log(
-    tmp_path_factory: pytest.TempPathFactory, sessions: list[tuple[int, bool, bytes]], segment_bytes: int
-) -> None:
-    base = tmp_path_factory.mktemp("sessions")
+def test_any_sequence_of_sessions_and_crashes_ends_in_a_sound_log(memory: Path, sessions: list[tuple[int, bool, bytes]], segment_bytes: int) -> None:
+    base = Path(tempfile.mkdtemp(dir=memory))
     state, expected = base / "0", 0
     for number, (count, clean, rubbish) in enumerate(sessions):
         log = opened(state, segment_bytes=segment_bytes)

@@ -35,20 +35,20 @@ def test_an_empty_log_is_sound_for_its_emptiness_is_signed(tmp_path: Path) -> No
     assert checked(tmp_path).sound(allow_tail=False) and checked(tmp_path).signed == 0
 
 
-def test_every_flipped_bit_of_every_file_is_found(tmp_path: Path) -> None:
-    written(tmp_path, 2, 2, segment_bytes=500)
-    folder, verifier = folder_of(tmp_path), keys.public_key(tmp_path)
-    assert checked(tmp_path, verifier).sound(allow_tail=False) and len(list(folder.iterdir())) == 3
+def test_every_flipped_bit_of_every_file_is_found(memory: Path) -> None:
+    written(memory, 2, 2, segment_bytes=500)
+    folder, verifier = folder_of(memory), keys.public_key(memory)
+    assert checked(memory, verifier).sound(allow_tail=False) and len(list(folder.iterdir())) == 3
     for path in sorted(folder.iterdir()):
         data = path.read_bytes()
         descriptor = os.open(path, os.O_WRONLY)
         for at in range(len(data)):
             for bit in range(8):
                 os.pwrite(descriptor, bytes([data[at] ^ 1 << bit]), at)
-                assert not checked(tmp_path, verifier).sound(allow_tail=False), f"{path.name}: bit {bit} of byte {at}"
+                assert not checked(memory, verifier).sound(allow_tail=False), f"{path.name}: bit {bit} of byte {at}"
             os.pwrite(descriptor, data[at : at + 1], at)
         os.close(descriptor)
-    assert checked(tmp_path, verifier).sound(allow_tail=False)
+    assert checked(memory, verifier).sound(allow_tail=False)
 
 
 def test_a_changed_entry_is_named(tmp_path: Path) -> None:
