@@ -17,17 +17,17 @@ Begin = Callable[..., "Bench"]
 
 
 class Bench:
-    """A jury and its member."""
+    """A jury and its member. member_timeout_s: the member's own deadline, where the daemon is to wait for longer (also for its start)."""
 
-    def __init__(self, settings: JurySettings) -> None:
-        self.settings = settings
+    def __init__(self, settings: JurySettings, member_timeout_s: float) -> None:
+        self.settings, self.member_timeout_s = settings, member_timeout_s
         self.lost = 0
         self.jury = Jury(settings, self._lost)
         self.processes: list[subprocess.Popen[bytes]] = []
         self.start()
 
     def start(self) -> None:
-        sock, process = spawn_local(self.settings)
+        sock, process = spawn_local(self.settings.model_copy(update={"timeout_s": self.member_timeout_s}))
         self.processes.append(process)
         self.jury.add(sock)
 
@@ -46,8 +46,8 @@ async def begin(endpoint: FakeEndpoint) -> AsyncIterator[Begin]:
     """Start a jury that asks the endpoint."""
     made: list[Bench] = []
 
-    def start(**more: Any) -> Bench:
-        bench = Bench(JurySettings.model_validate({"url": endpoint.url, "model": "test-model"} | more))
+    def start(member_timeout_s: float = 10.0, **more: Any) -> Bench:
+        bench = Bench(JurySettings.model_validate({"url": endpoint.url, "model": "test-model"} | more), member_timeout_s)
         made.append(bench)
         return bench
 
