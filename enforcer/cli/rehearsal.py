@@ -21,6 +21,7 @@ from escrow.verdict import Finding, Verdict, unsure
 
 if TYPE_CHECKING:
     from enforcer.scanner.judge import Scanner
+    from enforcer.scanner.outgoing import Outgoing
 
 Where = Callable[[Place], str]
 """Where a value of the policy comes from: `policy.toml:12`, "default", "live change by …"."""
@@ -79,6 +80,12 @@ class Rehearsal:
 
         return Scanner(self.chosen.policy.scanner, with_model=True)
 
+    @cached_property
+    def outgoing(self) -> Outgoing:
+        from enforcer.scanner.outgoing import Outgoing
+
+        return Outgoing(self.chosen.policy.scanner)
+
     def run(self, asked: Asked) -> Rehearsed:
         rules = self.chosen.policy.for_call(asked.server, asked.tool, asked.method)
         why = [self._rule(rules)]
@@ -116,10 +123,12 @@ class Rehearsal:
         if len(raw) > rules.request_bytes:
             why.append(f"it is larger than request_bytes = {rules.request_bytes} ({self._from('request_bytes', rules)})")
             return Rehearsed(asked, rules, (), Ruling.REFUSE, "too large", None, tuple(why))
-        verdicts = [] if rules.outgoing == "off" else [self.scanner.judge({"method": asked.method, "params": params})]
+        verdicts = [] if rules.outgoing == "off" else [self.outgoing.judge({"method": asked.method, "params": params}).verdict]
         decision = decide_arguments(tuple(verdicts), rules.outgoing, rules.taint)
         key = None if decision.recorded == "scanner only" else "outgoing"
-        return self._judged(asked, rules, verdicts, decision, key, why, ["addresses that only a result brought into the session (taint) are not known here"])
+        return self._judged(
+            asked, rules, verdicts, decision, key, why, ["canaries, and addresses that only a result brought into the session (taint), are not known here"]
+        )
 
     def _judged(
         self, asked: Asked, rules: ToolRules, verdicts: list[Verdict], decision: Decision, key: str | None, why: list[str], missing: list[str]
