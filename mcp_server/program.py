@@ -29,7 +29,7 @@ MEMORY_BYTES = 2 << 30
 
 def prepare(daemon: socket.socket, listeners: tuple[socket.socket, ...]) -> Callable[[], int]:
     """daemon: SOCK_STREAM to the daemon. listeners: listening already."""
-    logging.basicConfig(level=logging.CRITICAL)  # what libraries log of a request may quote a stranger
+    logging.disable()  # what libraries log of a request may quote a stranger; the daemon counts what is refused
     asyncio.run(_rehearse())
     return lambda: asyncio.run(_serve(daemon, listeners))
 

@@ -39,7 +39,7 @@ def follow(path: Path, op: str, timeout_s: float | None = None, **args: Any) -> 
                     yield answer["value"]
                 if not got:
                     raise ConnectionResetError
-    except ConnectionResetError:
+    except (ConnectionResetError, BrokenPipeError):
         raise Unreachable("the daemon closed the connection: only root and the user it was started by may ask") from None
     except PermissionError:
         raise Unreachable(f"{path}: permission denied; run this as root, or as the user who started it") from None

@@ -35,6 +35,7 @@ def item_view(item: Item, why_own: str | None) -> ItemView:
     return ItemView(
         id=item.id,
         state=item.state.value,
+        holds=item.holds,
         kind=item.kind.value,
         tool=shown(item.tool),
         method=shown(item.method),

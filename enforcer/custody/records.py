@@ -44,6 +44,8 @@ class Records:
         self.recent: deque[dict[str, Any]] = deque(maxlen=1000)
         self._log = log
         self._followers: set[asyncio.Queue[dict[str, Any]]] = set()
+        self._decided: dict[str, int] = {}
+        """Item → its decision's entry, until that is told."""
 
     def judged(self, arrival: Arrival, verdicts: Verdicts, decision: Decision, outcome: Outcome, policy: Policy, kept: Kept | None = None) -> None:
         """A message that came back. kept: as which item it stands in escrow."""
@@ -64,6 +66,9 @@ class Records:
     async def decided(self, item: Item, by: str, why: str, released: bytes | None, salt: bytes | None) -> None:
         """What is to become of an item; synced when this returns."""
         position = self._log.record(Decided(item.id, item.state.value, by, why, item.tool, item.principal, item.policy_version, released, salt))
+        self._decided[item.id] = position
+        while len(self._decided) > 1000:  # those that nobody tells of
+            del self._decided[next(iter(self._decided))]
         await self._log.synced(position)
 
     def delivered(self, item: Item) -> None:
@@ -72,7 +77,8 @@ class Records:
 
     def told(self, item: Item) -> None:
         """For whoever follows: a decision that has been recorded and taken."""
-        self._publish(None, {"outcome": item.state.value, "item": item.id, "by": item.decided_by, "tool": item.tool, "reason": item.reason})
+        position = self._decided.pop(item.id, None)
+        self._publish(position, {"outcome": item.state.value, "item": item.id, "by": item.decided_by, "tool": item.tool, "reason": item.reason})
 
     def unreadable(self, where: str) -> None:
         """A message that cannot be read in one way only."""
@@ -122,8 +128,9 @@ class Records:
                 raise KeyError(query.cursor)
             below = int(query.cursor)
         found: list[dict[str, Any]] = []
-        for record in reversed(self.recent):
-            if record["id"] and (below is None or int(record["id"]) < below) and _fits(record, query):
+        # Not in the order in which they were told: a decision is recorded before it is taken, and told after.
+        for record in sorted((record for record in self.recent if record["id"]), key=lambda record: int(record["id"]), reverse=True):
+            if (below is None or int(record["id"]) < below) and _fits(record, query):
                 if len(found) == query.limit:
                     return found, found[-1]["id"]
                 found.append(record)

@@ -52,6 +52,7 @@ class VerdictPage(Answer):
 class ItemView(Answer):
     id: str
     state: str
+    holds: str = Field(description="result: what came back. request: the call itself, because of its arguments")
     kind: str
     tool: str
     method: str

@@ -15,7 +15,7 @@ def shown(text: str, most: int = NAME) -> str:
     """The text's first `most` characters, escaped; what was cut is counted."""
     head = text[:most]
     escaped = "".join(char if " " <= char <= "~" and char != "\\" else char.encode("unicode_escape").decode("ascii") for char in head)
-    return escaped if len(text) <= most else f"{escaped}… ({len(text) - most} more)"
+    return escaped if len(text) <= most else f"{escaped}... ({len(text) - most} more)"
 
 
 def fenced(text: str, fence: str) -> str:
