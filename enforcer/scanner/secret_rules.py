@@ -5,7 +5,7 @@ Owns `gitleaks.toml`: the set of Gitleaks 8.30.1 (MIT, `gitleaks-license.txt`), 
 stand in the text, then its pattern must match, then the secret in it must be as random as the rule asks, and on no allowlist
 (published example keys are on one). What differs, because arguments are no source files:
 
-* Conditions on a file's path are left out.
+* Rules for one kind of file are left out, but for Kubernetes' secrets, whose pattern names them; allowlists of paths too.
 * A format may end before any character that cannot belong to it, and begin after any: Gitleaks wants a quote, a space or the end, which
   `?key=…&` in an address is not.
 * A rule whose format is a name and then letters (`zendesk … = …`) makes a text UNSURE; one that knows a secret by itself makes it HOSTILE.
@@ -37,7 +37,10 @@ _NEAR: Final = r"[\w.-]{0,50}?"
 _VAGUE: Final = frozenset({"curl-auth-header", "curl-auth-user", "sourcegraph-access-token", "vault-service-token", "facebook-access-token"})
 """Rules whose shape ordinary text has too: forty hex digits near a company's name, `s.` and a word, a command with a placeholder."""
 
-_END: Final = r"(?:[\x60'\"\s;]|\\[nr]|$)"
+_ANYWHERE: Final = frozenset({"kubernetes-secret-yaml"})
+"""Rules that Gitleaks keeps to one kind of file and that are used here all the same."""
+
+_END: Final = r"""(?:[\x60'"\s;]|\\[nr]|$)"""
 _LOOSE_END: Final = r"(?:[^A-Za-z0-9]|$)"
 _LOOSE_START: Final = r"(?:^|[^A-Za-z0-9])"
 
@@ -84,10 +87,11 @@ class SecretRules:
     """The compiled rules. Immutable once built."""
 
     def __init__(self, table: dict[str, Any]) -> None:
-        self._everywhere = tuple(_allow(entry) for entry in [table.get("allowlist", {})])
-        self.rules = tuple(_rule(entry) for entry in table["rules"] if "regex" in entry)
+        self._everywhere = (_allow(table.get("allowlist", {})),)
+        used = [entry for entry in table["rules"] if "regex" in entry and ("path" not in entry or entry["id"] in _ANYWHERE)]
+        self.rules = tuple(_rule(entry) for entry in used)
         asked: dict[str, list[int]] = {}
-        for index, entry in enumerate(entry for entry in table["rules"] if "regex" in entry):
+        for index, entry in enumerate(used):
             for keyword in entry["keywords"]:
                 asked.setdefault(keyword.lower(), []).append(index)
         self._by_keyword = list(asked.values())
@@ -164,8 +168,8 @@ def _needs_path(allow: dict[str, Any]) -> bool:
 
 def _loose(regex: str) -> str:
     """The same format with looser ends."""
-    if regex.endswith(_END) or regex.endswith(r"(?:[\x60'" + '"' + r"\s;]|\\[nr]|$)"):
-        regex = regex[: regex.rindex("(?:[")] + _LOOSE_END
+    if regex.endswith(_END):
+        regex = regex.removesuffix(_END) + _LOOSE_END
     folded = regex.startswith("(?i)")
     bare = regex[4:] if folded else regex
     if bare.startswith(r"\b("):
