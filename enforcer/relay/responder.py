@@ -7,7 +7,7 @@ import json
 import secrets
 import time
 
-from enforcer.relay.wire import Head
+from enforcer.relay.head import Head
 from escrow import jsonrpc
 from escrow.call import Call
 
@@ -22,6 +22,11 @@ class Responder:
     def __init__(self) -> None:
         self._nonces: dict[str, tuple[bool, float]] = {}
 
+    @property
+    def armed(self) -> bool:
+        """Whether any nonce waits to be used."""
+        return bool(self._nonces)
+
     def arm(self, marked: bool) -> str:
         """A nonce, valid once and for 30 s. marked: answer with the result that must be held."""
         now = time.monotonic()
@@ -32,7 +37,7 @@ class Responder:
 
     def answer(self, head: Head, call: Call | None) -> jsonrpc.Message | None:
         """The built-in result, None for every other request."""
-        if not self._nonces or call is None or (given := head.get(b"x-holdfast-test")) is None:
+        if call is None or (given := head.get(b"x-holdfast-test")) is None:
             return None
         for nonce, (marked, until) in list(self._nonces.items()):
             if hmac.compare_digest(nonce.encode(), given):

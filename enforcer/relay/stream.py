@@ -1,4 +1,4 @@
-"""A client's event stream, and knowing what its TCP has acknowledged."""
+"""What goes to a client bit by bit: an event stream; and knowing what its TCP has acknowledged."""
 
 from __future__ import annotations
 
@@ -8,23 +8,34 @@ import socket
 import struct
 import sys
 import termios
+from typing import Protocol
 
 from escrow.sse import PING, Event, encode
 
 _SO_NWRITE = 0x1024
 """macOS: bytes not yet acknowledged (sys/socket.h). Linux has SIOCOUTQ, the same number as TIOCOUTQ (man 7 tcp)."""
 
-
 _TCP_CLOSE = 7
 """include/net/tcp_states.h"""
 
 
-def unacknowledged(writer: asyncio.StreamWriter) -> int | None:
+class Sink(Protocol):
+    """The client's connection, as far as a stream needs it."""
+
+    transport: asyncio.Transport
+
+    @property
+    def lost(self) -> bool:
+        """Whether nothing can be written any more."""
+        ...
+
+
+def unacknowledged(transport: asyncio.Transport) -> int | None:
     """Bytes written that the peer's TCP has not acknowledged; None where the connection is gone."""
-    if writer.is_closing():
+    if transport.is_closing():
         return None
-    pending = writer.transport.get_write_buffer_size()
-    sock = writer.get_extra_info("socket")
+    pending = transport.get_write_buffer_size()
+    sock = transport.get_extra_info("socket")
     try:
         if sys.platform == "linux" and sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE:
             return None  # a reset after the peer's FIN: the event loop does not read any more and would not say so
@@ -35,12 +46,12 @@ def unacknowledged(writer: asyncio.StreamWriter) -> int | None:
         return None
 
 
-async def acknowledged(writer: asyncio.StreamWriter, within_s: float = 30.0) -> bool:
+async def acknowledged(transport: asyncio.Transport, within_s: float = 30.0) -> bool:
     """Wait until the peer's TCP has acknowledged everything. False: the connection broke, or it took too long."""
     wait_s = 0.001
     loop = asyncio.get_running_loop()
     until = loop.time() + within_s
-    while (left := unacknowledged(writer)) != 0:
+    while (left := unacknowledged(transport)) != 0:
         if left is None or loop.time() > until:
             return False
         await asyncio.sleep(wait_s)
@@ -49,48 +60,46 @@ async def acknowledged(writer: asyncio.StreamWriter, within_s: float = 30.0) -> 
 
 
 class ClientStream:
-    """Writes whole events, chunk by chunk, one at a time; pings while nothing is written."""
+    """Writes whole events, each a chunk, gathered until `flush`; pings while nothing is written."""
 
-    def __init__(self, writer: asyncio.StreamWriter, ping_s: float) -> None:
-        self.writer = writer
-        self._lock = asyncio.Lock()
-        self._pinger = asyncio.ensure_future(self._ping(ping_s))
-        self.over = False
+    def __init__(self, sink: Sink, head: bytes, ping_s: float) -> None:
+        self.sink, self.over = sink, False
+        self._out = [head]
+        self._ping_s = ping_s
+        self._timer = asyncio.get_running_loop().call_later(ping_s, self._ping)
 
-    async def event(self, event: Event) -> bool:
-        """Write an event. False where the stream is over."""
-        return await self._write(encode(event))
+    @property
+    def closed(self) -> bool:
+        """Whether nothing that is written would arrive."""
+        return self.over or self.sink.lost
 
-    async def end(self) -> None:
+    def event(self, event: Event) -> bool:
+        """Write an event with the next `flush`. False where the stream is over."""
+        if self.closed:
+            return False
+        data = encode(event)
+        self._out.append(b"%x\r\n%b\r\n" % (len(data), data))
+        return True
+
+    def flush(self) -> None:
+        if self._out and not self.sink.lost:
+            self.sink.transport.write(b"".join(self._out) if len(self._out) > 1 else self._out[0])
+        self._out.clear()
+
+    def end(self) -> None:
         """Write the last chunk."""
-        self._pinger.cancel()
-        if not self.over and not self.writer.is_closing():
-            self.over = True
-            self.writer.write(b"0\r\n\r\n")
-            await _drain(self.writer)
+        if not self.closed:
+            self._out.append(b"0\r\n\r\n")
+            self.flush()
+        self.abandon()
 
     def abandon(self) -> None:
-        """The client is gone."""
-        self._pinger.cancel()
+        """Nothing more is written, not even an end: the client sees that the stream was cut off, or is gone."""
+        self._timer.cancel()
         self.over = True
 
-    async def _ping(self, ping_s: float) -> None:
-        while True:
-            await asyncio.sleep(ping_s)
-            if self.writer.transport.get_write_buffer_size() == 0:
-                await self._write(PING)
-
-    async def _write(self, data: bytes) -> bool:
-        async with self._lock:
-            if self.over or self.writer.is_closing():
-                return False
-            self.writer.write(b"%x\r\n%b\r\n" % (len(data), data))
-            return await _drain(self.writer)
-
-
-async def _drain(writer: asyncio.StreamWriter) -> bool:
-    try:
-        await writer.drain()
-    except (ConnectionError, OSError):
-        return False
-    return True
+    def _ping(self) -> None:
+        if not self.sink.lost and self.sink.transport.get_write_buffer_size() == 0:
+            self._out.append(b"%x\r\n%b\r\n" % (len(PING), PING))
+            self.flush()
+        self._timer = asyncio.get_running_loop().call_later(self._ping_s, self._ping)

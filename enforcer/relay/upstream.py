@@ -5,69 +5,204 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from typing import Protocol, cast
 
-from enforcer.relay.wire import Wire
+from enforcer.relay.head import BadMessage, Head
+from enforcer.relay.wire import Closed, End, Heads, Wire
 
 Opener = Callable[[socket.socket], Awaitable[socket.socket]]
 """Opens a connected socket to the server, for the client connection given."""
 
 _IDLE_S = 3.0
 """Servers close idle connections after 5 s (uvicorn, node): reuse only younger ones."""
+_MOST_IDLE = 64
+_TOGETHER = 16 * 1024
+"""A head and a body up to this size, in bytes, are written as one."""
 
 
 class UpstreamDown(Exception):
     """The server cannot be reached."""
 
 
-@dataclass(slots=True)
-class Connection:
-    wire: Wire
-    writer: asyncio.StreamWriter
-    key: str
-    idle_since: float = 0.0
-    used: bool = False
+class Asker(Protocol):
+    """Who waits for the answer on a connection. All of it is called from the loop, in the order of the wire."""
+
+    def server_head(self, head: Head) -> None: ...
+    def server_piece(self, data: bytes) -> None: ...
+    def server_end(self) -> None: ...
+    def server_read(self) -> None:
+        """Everything of one read was given."""
+
+    def server_lost(self) -> None:
+        """The connection ended in the middle of the answer."""
+
+    def server_bad(self, error: BadMessage) -> None:
+        """What came is no HTTP, or passes a bound."""
+
+
+class Connection(asyncio.Protocol):
+    """One connection to the server: one request at a time."""
+
+    def __init__(self, upstream: Upstream, key: str) -> None:
+        self.upstream, self.key = upstream, key
+        self.wire = Wire(upstream.heads, client=False, max_head_bytes=upstream.max_head_bytes)
+        self.asker: Asker | None = None
+        self.idle_since = 0.0
+        self.used = False
+        """Whether it had carried a request before the present one."""
+        self.transport: asyncio.Transport
+        self._interim = False
+        self._paused = False
+
+    def ask(self, asker: Asker, head: bytes, body: bytes) -> None:
+        """Send a request; its answer comes to the asker."""
+        self.asker = asker
+        if len(body) <= _TOGETHER:
+            self.transport.write(head + body)
+        else:
+            self.transport.write(head)
+            self.transport.write(body)
+
+    def pause(self) -> None:
+        """Read no more for now: nobody takes what comes."""
+        if not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self.transport.resume_reading()
 
     def close(self) -> None:
-        self.writer.close()
+        self.asker = None
+        self.transport.close()
+
+    # --- asyncio ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self.asker is None:  # nothing was asked: whatever it is would be taken for the next answer
+            self.transport.close()
+            return
+        problem: BadMessage | None = None
+        try:
+            self.wire.feed(data)
+        except BadMessage as error:
+            problem = error
+        self._give()
+        if problem is not None:
+            if self.asker is not None:
+                self.asker.server_bad(problem)
+            self.close()
+        elif self.asker is not None:
+            self.asker.server_read()
+
+    def eof_received(self) -> None:
+        try:
+            self.wire.eof()
+        except Closed:
+            return
+        self._give()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.upstream.forget(self)
+        if self.asker is not None:
+            asker, self.asker = self.asker, None
+            asker.server_lost()
+
+    def _give(self) -> None:
+        """Hand over what was read. Interim answers (1xx) are dropped."""
+        events = self.wire.events
+        while events:
+            if self.asker is None:  # more than was asked for
+                events.clear()
+                self.transport.close()
+                return
+            event = events.popleft()
+            if isinstance(event, bytes):
+                if self._interim:
+                    self.asker.server_bad(BadMessage("an interim response has a body"))
+                    self.close()
+                else:
+                    self.asker.server_piece(event)
+            elif isinstance(event, End):
+                if self._interim:
+                    self._interim = False
+                else:
+                    asker, self.asker = self.asker, None
+                    asker.server_end()
+            elif event.status < 200:
+                self._interim = True
+            else:
+                self.asker.server_head(event)
 
 
 class Upstream:
     """The pool. Connections are kept apart by the local address they are bound to, since servers may trust an address."""
 
     def __init__(self, opener: Opener, max_head_bytes: int, connect_s: float, tls: ssl.SSLContext | None = None, hostname: str | None = None) -> None:
-        self._open, self._max_head, self._connect_s = opener, max_head_bytes, connect_s
+        self._open, self.max_head_bytes, self._connect_s = opener, max_head_bytes, connect_s
         self._tls, self._hostname = tls, hostname
+        self.heads = Heads()
         self._idle: dict[str, list[Connection]] = {}
 
-    async def take(self, client: socket.socket, *, fresh: bool = False) -> Connection:
-        """A connection for a client's request. fresh: not a reused one. Raises UpstreamDown."""
-        key = str(client.getsockname()[0])
-        kept = self._idle.get(key, [])
-        while kept and not fresh:
+    def take(self, key: str) -> Connection | None:
+        """A connection that was used before, for a client that came to the address `key`; None where a new one must be opened."""
+        kept = self._idle.get(key)
+        if not kept:
+            return None
+        young = asyncio.get_running_loop().time() - _IDLE_S
+        while kept:
             connection = kept.pop()
-            if time.monotonic() - connection.idle_since < _IDLE_S and not connection.wire.reader.at_eof() and not connection.writer.is_closing():
+            if connection.idle_since > young and not connection.transport.is_closing():
                 connection.used = True
                 return connection
             connection.close()
+        return None
+
+    async def open(self, client: asyncio.Transport, key: str) -> Connection:
+        """A new connection for a client. Raises UpstreamDown."""
+        loop, sock = asyncio.get_running_loop(), None
         try:
             async with asyncio.timeout(self._connect_s):
-                sock = await self._open(client)
-                reader, writer = await asyncio.open_connection(sock=sock, limit=1 << 18, ssl=self._tls, server_hostname=self._hostname if self._tls else None)
-        except (OSError, TimeoutError, ssl.SSLError) as error:
-            raise UpstreamDown(type(error).__name__) from None
-        return Connection(Wire(reader, client=False, max_head_bytes=self._max_head), writer, key)
+                sock = await self._open(client.get_extra_info("socket"))
+                name = self._hostname if self._tls else None
+                _, connection = await loop.create_connection(lambda: Connection(self, key), sock=sock, ssl=self._tls, server_hostname=name)
+        except BaseException as error:
+            if sock is not None:
+                sock.close()
+            if isinstance(error, OSError | TimeoutError):  # ssl.SSLError is one
+                raise UpstreamDown(type(error).__name__) from None
+            raise
+        return connection
 
     def give_back(self, connection: Connection) -> None:
-        """Keep a connection whose last response was read to its end and said keep-alive."""
+        """Keep a connection whose last answer was read to its end and said keep-alive."""
         kept = self._idle.setdefault(connection.key, [])
-        if len(kept) >= 64 or connection.writer.is_closing():
+        if len(kept) >= _MOST_IDLE or connection.transport.is_closing() or not connection.wire.between:
             connection.close()
             return
-        connection.idle_since = time.monotonic()
+        connection.resume()
+        connection.idle_since = asyncio.get_running_loop().time()
         kept.append(connection)
+
+    def forget(self, connection: Connection) -> None:
+        """It is closed."""
+        if connection in (kept := self._idle.get(connection.key, [])):
+            kept.remove(connection)
+
+    def sweep(self) -> None:
+        """Close what has been idle too long to be used again."""
+        old = asyncio.get_running_loop().time() - _IDLE_S
+        for key, kept in list(self._idle.items()):
+            while kept and kept[0].idle_since < old:
+                kept.pop(0).close()
+            if not kept:
+                del self._idle[key]
 
     def close(self) -> None:
         for kept in self._idle.values():

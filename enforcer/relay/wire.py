@@ -1,103 +1,180 @@
-"""HTTP/1.1 messages over asyncio streams: strict reading with llhttp, and writing.
+"""One direction of an HTTP/1.1 connection, bytes in, heads and bodies out: strict reading with llhttp. No sockets here.
 
-Sources: RFC 9112 (framing: sections 6 and 7), RFC 9110 (hop-by-hop fields: section 7.6.1).
+Heads repeat: a client sends the same one with each call. What llhttp read once, whole and from the start of a message, is remembered by its
+very bytes, and a body with a `Content-Length` is counted; everything else goes through llhttp.
+Sources: RFC 9112 (framing: sections 6 and 7).
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import httptools
 
-Headers = tuple[tuple[bytes, bytes], ...]
-"""Names in lower case, in order."""
+from enforcer.relay.head import BadMessage, Head
 
-HOP = frozenset(
-    {
-        b"connection",
-        b"keep-alive",
-        b"proxy-connection",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-        b"content-length",
-        b"expect",
-        b"proxy-authenticate",
-    }
-)
-"""Fields of one hop: never forwarded; the framing fields are set anew."""
-
-
-class BadMessage(Exception):
-    """The peer's bytes are no HTTP/1.1 message that all parsers read alike, or pass a bound. status: what to tell a client."""
-
-    def __init__(self, text: str, status: int = 400) -> None:
-        super().__init__(text)
-        self.status = status
+_MOST_FIELDS = 200
+_MOST_KNOWN = 1024
+_MOST_KNOWN_BYTES = 4096
 
 
 class Closed(Exception):
     """The peer closed the connection in the middle of a message."""
 
 
+class End:
+    """The end of a message."""
+
+
+END = End()
+
+
 @dataclass(frozen=True, slots=True)
-class Head:
-    """A request's or a response's head. `method`, `target` of the one, `status` of the other."""
+class Known:
+    """A head read before. length: of the body that follows."""
 
-    headers: Headers
-    keep_alive: bool
-    method: str = ""
-    target: str = ""
-    status: int = 0
-
-    def get(self, name: bytes) -> bytes | None:
-        """The only value of a field. Raises BadMessage where it comes twice with different values."""
-        values = {value for key, value in self.headers if key == name}
-        if len(values) > 1:
-            raise BadMessage("a header that must come once comes twice")
-        return next(iter(values), None)
+    head: Head
+    length: int
 
 
-class _End:
-    pass
+class Heads:
+    """Heads read before, by their bytes. One for each direction: the same bytes are read otherwise in the other."""
 
+    def __init__(self) -> None:
+        self._known: dict[bytes, Known] = {}
+        self.get = self._known.get
 
-END = _End()
-_CHUNK = 65536
+    def learn(self, raw: bytes, known: Known) -> None:
+        if len(raw) > _MOST_KNOWN_BYTES:
+            return
+        if len(self._known) >= _MOST_KNOWN:
+            del self._known[next(iter(self._known))]
+        self._known[raw] = known
 
 
 class Wire:
-    """One direction of a connection, as a sequence of heads and body chunks. `pump` reads on in the background, within bounds."""
+    """Feed bytes in any segmentation; take `events`: a head, the pieces of its body, END, the next head. client: whether requests are read."""
 
-    def __init__(self, reader: asyncio.StreamReader, *, client: bool, max_head_bytes: int) -> None:
-        self.reader = reader
-        self._client, self._max_head = client, max_head_bytes
-        self._parser: Any = httptools.HttpRequestParser(self) if client else httptools.HttpResponseParser(self)
-        self._events: deque[Head | bytes | _End] = deque()
+    __slots__ = (
+        "_client",
+        "_head_size",
+        "_headed",
+        "_headers",
+        "_heads",
+        "_in_message",
+        "_left",
+        "_length",
+        "_max_head",
+        "_parser",
+        "_sized",
+        "_unfinished",
+        "_url",
+        "events",
+    )
+
+    def __init__(self, heads: Heads, *, client: bool, max_head_bytes: int) -> None:
+        self.events: deque[Head | bytes | End] = deque()
+        self._heads, self._client, self._max_head = heads, client, max_head_bytes
+        self._parser: Any = None
+        self._left = 0
+        """Bytes still to come of a body that is counted here."""
         self._headers: list[tuple[bytes, bytes]] = []
         self._url = b""
         self._head_size = 0
         self._unfinished = 0
         self._in_message = False
-        self._sized = False
-        self.gone = asyncio.Event()
+        self._headed = self._sized = False
+        self._length: int | None = None
+
+    @property
+    def between(self) -> bool:
+        """Whether nothing of a further message was read."""
+        return not self._left and not self._in_message and not self.events
+
+    def feed(self, data: bytes) -> None:
+        """Read on. Raises BadMessage; what was read before stands in `events`."""
+        while data:
+            if self._left:
+                piece = data[: self._left]
+                data = data[self._left :]
+                self._left -= len(piece)
+                self.events.append(piece)
+                if not self._left:
+                    self.events.append(END)
+            elif self._parser is None and (end := data.find(b"\r\n\r\n") + 4) > 3:
+                raw, data = data[:end], data[end:]
+                known = self._heads.get(raw)
+                if known is None:
+                    self._learn(raw)
+                    continue
+                self._unfinished = 0
+                self.events.append(known.head)
+                self._left = known.length
+                if not known.length:
+                    self.events.append(END)
+            else:
+                self._parse(data)
+                return
+
+    def eof(self) -> None:
+        """The peer sent its last byte. Raises Closed where that cuts a message off."""
+        if self._left or (self._in_message and (self._client or self._sized or not self._headed)):
+            raise Closed
+        if self._in_message:  # a response without a length ends with its connection
+            self._in_message = False
+            self.events.append(END)
+
+    def _learn(self, raw: bytes) -> None:
+        """Read a whole head, from its message's start; remember it where what follows is certain from it alone."""
+        before = len(self.events)
+        self._parse(raw)
+        new = len(self.events) - before
+        if new == 0 or not isinstance(head := self.events[before], Head):
+            return
+        if new == 1 and self._in_message and self._length is not None:
+            self._parser, self._in_message, self._left = None, False, self._length
+            self._heads.learn(raw, Known(head, self._length))
+        elif new == 2 and not self._in_message:
+            self._heads.learn(raw, Known(head, 0))
+
+    def _parse(self, data: bytes) -> None:
+        if self._parser is None:
+            if self._client and (data[:1] == b"\x16" or data.startswith(b"PRI * HTTP/2")):
+                what = "TLS" if data[:1] == b"\x16" else "HTTP/2"
+                instead = " or [tls] cert and key" if what == "TLS" else ""
+                raise BadMessage(f"{what} is not spoken on this port: Holdfast needs plain HTTP/1.1{instead}", 505)
+            self._parser = httptools.HttpRequestParser(self) if self._client else httptools.HttpResponseParser(self)
+        before = len(self.events)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            raise BadMessage("Upgrade and CONNECT are refused", 501) from None
+        except httptools.HttpParserCallbackError as error:
+            cause = error.__context__
+            raise cause if isinstance(cause, BadMessage) else BadMessage("it cannot be parsed") from None
+        except httptools.HttpParserError:
+            raise BadMessage("it is malformed HTTP") from None
+        # The parser keeps an unfinished target, field, extension or trailer itself: what completes nothing is bounded here.
+        self._unfinished = 0 if len(self.events) > before else self._unfinished + len(data)
+        if self._unfinished > 2 * self._max_head:
+            raise BadMessage("the header section passes the bound", 431)
+        if not self._in_message:
+            self._parser = None  # the next message may begin with a head that is known
 
     # --- callbacks of httptools ---
 
     def on_message_begin(self) -> None:
-        self._headers, self._url, self._head_size, self._in_message = [], b"", 0, True
+        self._headers, self._url, self._head_size, self._length = [], b"", 0, None
+        self._in_message, self._headed, self._sized = True, False, False
 
     def on_url(self, url: bytes) -> None:
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head_size += len(name) + len(value)
-        if self._head_size > self._max_head or len(self._headers) >= 200:
+        if self._head_size > self._max_head or len(self._headers) >= _MOST_FIELDS:
             raise BadMessage("the header section passes the bound", 431)
         if not name or b"\r" in value or b"\n" in value or b"\0" in value:
             raise BadMessage("a header field is malformed")
@@ -110,6 +187,7 @@ class Wire:
         if len(lengths) > 1 or (lengths and codings) or any(not value.isdigit() for value in lengths) or codings not in ([], [b"chunked"]):
             raise BadMessage("its length is ambiguous")
         self._sized = bool(lengths or codings)
+        self._length = int(lengths[0]) if lengths else None
         if self._client:
             if self._parser.get_http_version() not in ("1.1", "1.0"):
                 raise BadMessage("only HTTP/1.1 is spoken here", 505)
@@ -118,117 +196,12 @@ class Wire:
             head = Head(headers, self._parser.should_keep_alive(), self._parser.get_method().decode("ascii"), self._url.decode("latin-1"))
         else:
             head = Head(headers, self._parser.should_keep_alive(), status=self._parser.get_status_code())
-        self._head_size = 0
-        self._events.append(head)
+        self._headed, self._head_size, self._headers = True, 0, []
+        self.events.append(head)
 
     def on_body(self, body: bytes) -> None:
-        self._events.append(bytes(body))
+        self.events.append(bytes(body))
 
     def on_message_complete(self) -> None:
         self._in_message = False
-        self._events.append(END)
-
-    # --- reading ---
-
-    async def _fill(self) -> bool:
-        """Read once and parse. False at the peer's end. Raises BadMessage, Closed."""
-        data = await self.reader.read(_CHUNK)
-        if not data:
-            self.gone.set()
-            return False
-        self.feed(data)
-        return True
-
-    def feed(self, data: bytes) -> None:
-        if not self._events and not self._in_message and self._client and (data[:1] == b"\x16" or data.startswith(b"PRI * HTTP/2")):
-            what = "TLS" if data[:1] == b"\x16" else "HTTP/2"
-            raise BadMessage(f"{what} is not spoken on this port: Holdfast needs plain HTTP/1.1" + (" or [tls] cert and key" if what == "TLS" else ""), 505)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            raise BadMessage("Upgrade and CONNECT are refused", 501) from None
-        except httptools.HttpParserCallbackError as error:
-            cause = error.__context__
-            raise cause if isinstance(cause, BadMessage) else BadMessage("it cannot be parsed") from None
-        except httptools.HttpParserError:
-            raise BadMessage("it is malformed HTTP") from None
-        # The parser keeps an unfinished target, field, extension or trailer itself: what completes nothing is bounded here.
-        self._unfinished = 0 if self._events else self._unfinished + len(data)
-        if self._unfinished > 2 * self._max_head:
-            raise BadMessage("the header section passes the bound", 431)
-
-    async def head(self) -> Head | None:
-        """The next message's head; None where the peer closed between messages."""
-        while not self._events:
-            if not await self._fill():
-                if self._in_message:
-                    raise Closed
-                return None
-        event = self._events.popleft()
-        if not isinstance(event, Head):
-            raise BadMessage("a body comes where a head should")
-        return event
-
-    async def chunk(self) -> bytes | None:
-        """The next piece of the body; None at its end. Raises Closed where it is cut off."""
-        while not self._events:
-            if not await self._fill():
-                if self._client or self._sized:
-                    raise Closed
-                return None  # a response without a length ends with its connection
-        event = self._events.popleft()
-        if isinstance(event, _End):
-            return None
-        if isinstance(event, Head):
-            raise BadMessage("a head comes where a body should")
-        return event
-
-    async def body(self, most: int) -> bytes:
-        """The whole body. Raises BadMessage past `most` bytes, before they are kept."""
-        parts, size = [], 0
-        while (part := await self.chunk()) is not None:
-            size += len(part)
-            if size > most:
-                raise BadMessage("the body passes the bound", 413)
-            parts.append(part)
-        return b"".join(parts)
-
-    async def watch(self) -> None:
-        """Read on (pipelined requests, at most 64 KiB) until the peer is gone. Run beside an exchange, cancelled after it."""
-        held = 0
-        try:
-            while held < _CHUNK:
-                data = await self.reader.read(_CHUNK)
-                if not data:
-                    break
-                held += len(data)
-                self.feed(data)
-            else:
-                await asyncio.Event().wait()
-        except (BadMessage, ConnectionError, OSError):
-            pass
-        self.gone.set()
-
-
-def request_head(method: str, target: str, headers: Iterable[tuple[bytes, bytes]], length: int) -> bytes:
-    """A request's head, with `Content-Length` where there may be a body."""
-    lines = [f"{method} {target} HTTP/1.1".encode("latin-1")]
-    lines += [name + b": " + value for name, value in headers if name not in HOP]
-    if length or method in ("POST", "PUT", "PATCH"):
-        lines.append(b"content-length: %d" % length)
-    return b"\r\n".join(lines) + b"\r\n\r\n"
-
-
-_REASONS = {200: "OK", 202: "Accepted", 204: "No Content", 400: "Bad Request", 404: "Not Found", 413: "Content Too Large", 502: "Bad Gateway"}
-
-
-def response_head(status: int, headers: Iterable[tuple[bytes, bytes]], *, length: int | None, keep_alive: bool) -> bytes:
-    """A response's head. length: None for a chunked body."""
-    lines = [f"HTTP/1.1 {status} {_REASONS.get(status, '')}".encode()]
-    lines += [name + b": " + value for name, value in headers if name not in HOP]
-    if length is None:
-        lines.append(b"transfer-encoding: chunked")
-    elif status != 204 and status != 304 and status >= 200:
-        lines.append(b"content-length: %d" % length)
-    lines.append(b"connection: keep-alive" if keep_alive else b"connection: close")
-    return b"\r\n".join(lines) + b"\r\n\r\n"
+        self.events.append(END)

@@ -13,7 +13,7 @@ from typing import Any
 
 from enforcer.custody import Custody, Judges
 from enforcer.evidence import EvidenceLog
-from enforcer.relay.exchange import Context
+from enforcer.relay.context import Context
 from enforcer.relay.identity import Identity
 from enforcer.relay.listener import Listener
 from enforcer.relay.responder import Responder
@@ -192,7 +192,7 @@ async def gate(folder: Path, policy: Policy = QUICK, *answers: Answer, store: An
         sock.setblocking(False)
         try:
             await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", server.port))
-        except OSError:
+        except BaseException:
             sock.close()
             raise
         return sock

@@ -226,6 +226,7 @@ async def test_a_request_of_the_servers_that_is_held_is_answered_to_the_server(t
     async with gate(tmp_path, QUICK, *answers, store=store) as rig:
         answer = await rig.ask(call(1, "read", SESSION))
         assert answer.body.count(b"data: ") == 1 and result("done") in answer.body and not rig.leaked()
+        await until(lambda: len(rig.server.asked) == 2)
         assert b'"error"' in rig.server.asked[1].body and SESSION.lower() in rig.server.asked[1].head.lower()
 
 

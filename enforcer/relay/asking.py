@@ -1,0 +1,210 @@
+"""The first half of an exchange: reading what a client asks, whose it is, and whether it may go on to the server."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import re
+from dataclasses import dataclass
+from functools import partial
+
+from enforcer.custody import Outgoing, Running, StoreFailed, Ticket
+from enforcer.relay import answering
+from enforcer.relay.context import Context
+from enforcer.relay.delivery import finish_on_stream
+from enforcer.relay.exchange import IN_LOOP, JSON, Exchange
+from enforcer.relay.forwarding import Forwarding
+from enforcer.relay.head import BadMessage, Head
+from enforcer.relay.sessions import Session
+from escrow import answers, jsonrpc
+from escrow.call import Call, Transport, call_of
+from escrow.policy import Policy
+from escrow.principal import Principal
+
+_MODERN = b"2026-07-28"
+_NAMED = frozenset({"tools/call", "prompts/get", "resources/read"})
+"""Methods whose requests repeat the name in the header."""
+_ENCODED = re.compile(r"=\?base64\?(.*)\?=")
+"""A name that no header can carry as it is (MCP 2026-07-28, "Streamable HTTP", `Mcp-Name`)."""
+
+
+@dataclass(slots=True)
+class Place:
+    """Where a request belongs. own: whom its connection and headers name, which is whom its session belongs to."""
+
+    principal: Principal
+    transport: Transport
+    session: Session | None
+
+
+def begin(exchange: Exchange) -> None:
+    """Take a client's request on. Raises BadMessage."""
+    head, body, context = exchange.head, exchange.body, exchange.context
+    if not head.target.startswith("/"):
+        raise BadMessage("the request target must be a path")
+    client, authorization = exchange.client, head.get(b"authorization")
+    if authorization is not None:
+        own = context.identity.of_credential(authorization)
+    else:
+        own = client.peer = client.peer or context.identity.of_peer(client.transport)
+    exchange.place = place(context, head, own)
+    if not body:
+        _forward(exchange)
+        return
+    given = (head, body, exchange.place, context.server, context.policy)
+    if len(body) <= IN_LOOP:
+        _asked(exchange, read(*given))
+    else:
+        exchange.later(asyncio.to_thread(read, *given), partial(_asked, exchange))
+
+
+def place(context: Context, head: Head, own: Principal) -> Place:
+    """Raises BadMessage where the policy or the session's owner forbids it."""
+    if own.weak and context.policy.principal.require == "credential":
+        raise BadMessage("the policy requires a credential (Authorization header)", 403)
+    transport, session = Transport.SESSION, context.sessions.get("sse:" + head.target)
+    if session is not None:
+        transport = Transport.HTTP_SSE
+    elif (session_id := head.get(b"mcp-session-id")) is not None:
+        session = context.sessions.start("id:" + session_id.decode("latin-1"), own)
+    elif (version := head.get(b"mcp-protocol-version")) is not None and version >= _MODERN:
+        transport = Transport.STATELESS
+    if session is not None and session.principal != own:
+        raise BadMessage("the session belongs to somebody else", 403)
+    return Place(own, transport, session)
+
+
+def read(head: Head, body: bytes, at: Place, server: str, policy: Policy) -> tuple[jsonrpc.Message | None, Call | None]:
+    """A request's message, None where it is none and passes as something else, and the call it makes, if it is one. Raises BadMessage."""
+    try:
+        message = jsonrpc.read(body)
+    except jsonrpc.Unreadable as error:
+        if isinstance(error, jsonrpc.NotJson) and policy.passes(head.method, head.target):
+            return None, None
+        raise BadMessage(f"the request is refused: {error}") from None
+    method, name = head.get(b"mcp-method"), head.get(b"mcp-name")
+    if method is not None and method.decode("latin-1") != getattr(message, "method", None):
+        raise BadMessage("the Mcp-Method header and the body disagree")
+    if not isinstance(message, jsonrpc.Request):
+        return message, None
+    call = call_of(message, server=server, principal=at.principal, session=at.session.name if at.session else None, transport=at.transport)
+    if name is not None and message.method in _NAMED and _decoded(name) != call.name:
+        raise BadMessage("the Mcp-Name header and the body disagree")
+    return message, call
+
+
+def _decoded(name: bytes) -> str | None:
+    """A header's name; None where its encoding is broken."""
+    text = name.decode("latin-1")
+    encoded = _ENCODED.fullmatch(text)
+    if encoded is None:
+        return text
+    try:
+        return base64.b64decode(encoded[1], validate=True).decode("utf-8")
+    except (binascii.Error, UnicodeDecodeError, ValueError):
+        return None
+
+
+def _asked(exchange: Exchange, what: tuple[jsonrpc.Message | None, Call | None]) -> None:
+    message, call = what
+    custody, place = exchange.context.custody, exchange.place
+    if call is not None and isinstance(message, jsonrpc.Request):
+        exchange.call = call
+        outcome = custody.ask_now(call, message)
+        if outcome is None:
+            exchange.later(custody.ask(call, message), partial(_allowed, exchange))
+        else:
+            _allowed(exchange, outcome)
+    elif message is None:
+        _forward(exchange)
+    else:
+        whose = place.principal, place.session.name if place.session else None
+        may = custody.leaving_now(message, *whose)
+        if may is None:
+            exchange.later(custody.leaving(message, *whose), partial(_leaves, exchange, message))
+        else:
+            _leaves(exchange, message, may)
+
+
+def _leaves(exchange: Exchange, message: jsonrpc.Message, may: bool) -> None:
+    """A notification, or an answer to a request of the server's."""
+    if not may:
+        exchange.send(403, JSON, answers.error(None, answers.UNREADABLE, "Holdfast does not pass this message on to the server."))
+        exchange.end(exchange.head.keep_alive)
+        return
+    if isinstance(message, jsonrpc.Notification) and message.method == "notifications/cancelled":
+        _cancelled(exchange, message)
+    _forward(exchange)
+
+
+def _cancelled(exchange: Exchange, message: jsonrpc.Notification) -> None:
+    """The client gave a call up: whoever waits for its held result leaves; the item stays for a retry. Without one, a retry is a new call."""
+    asked, session = message.params.get("requestId"), exchange.place.session
+    if session is None or isinstance(asked, bool) or not isinstance(asked, int | str):
+        return
+    if (found := session.pair(asked)) is not None:
+        exchange.context.custody.cancelled(found[0])
+    if ticket := session.waiting.pop(asked, None):
+        exchange.context.spawn(_leave(ticket))
+
+
+async def _leave(ticket: Ticket) -> None:
+    await ticket.failed()
+    if not ticket.answered.done():
+        ticket.answered.set_result(Outgoing(None))
+
+
+def _allowed(exchange: Exchange, outcome: Running | Ticket | Outgoing) -> None:
+    """What custody says to a call."""
+    session, call = exchange.place.session, exchange.call
+    if isinstance(outcome, Running):
+        exchange.running = outcome
+        if session is not None and call is not None:
+            session.asked(call)
+        _forward(exchange)
+    elif exchange.place.transport is Transport.HTTP_SSE and session is not None:
+        exchange.send(202, (), b"")
+        exchange.context.spawn(finish_on_stream(exchange, session, outcome))
+        exchange.end(exchange.head.keep_alive)
+    elif isinstance(outcome, Outgoing):
+        answering.give(exchange, outcome, 200, JSON)
+    else:
+        exchange.wait(outcome, partial(_decided, exchange, outcome))
+
+
+def _decided(exchange: Exchange, ticket: Ticket, outgoing: Outgoing) -> None:
+    """What became of a call that did not run at once: an earlier run's result, our words, or leave to run."""
+    if outgoing.proceed is None:
+        answering.deliver(exchange, ticket, 200, JSON, outgoing)
+    elif exchange.client.gone:
+        exchange.context.spawn(ticket.failed())
+        exchange.end(False)
+    else:
+        exchange.later(_recorded(ticket, outgoing.proceed), partial(_proceed, exchange))
+
+
+async def _recorded(ticket: Ticket, running: Running) -> Running | None:
+    """That the call runs is written down before it does; None where that failed."""
+    try:
+        await ticket.delivered()
+    except StoreFailed:
+        return None
+    return running
+
+
+def _proceed(exchange: Exchange, running: Running | None) -> None:
+    if running is None:
+        exchange.fail("the call could not be recorded, and did not run")
+    else:
+        _allowed(exchange, running)
+
+
+def _forward(exchange: Exchange) -> None:
+    responder = exchange.context.responder
+    if responder.armed and (built_in := responder.answer(exchange.head, exchange.call)) is not None:
+        exchange.forwarded = True
+        answering.judge(exchange, built_in, 200, JSON)
+    else:
+        exchange.at_server = forwarding = Forwarding(exchange)
+        forwarding.start()
