@@ -39,7 +39,7 @@ The events are frozen dataclasses in `escrow.evidence.entry`, each with a docstr
     CanaryMade(canary, by)                            Lost(what, count, why)
 
 Salts: `message`, `args_sha256` and `released` are committed to, never written (unless `content`). For a message in escrow give the
-item's own secret as `salt` (16 random bytes or more, kept beside its key and destroyed with it): after a shred nobody can tell what the entry
+item's own secret as `salt` (16 to 64 random bytes, kept beside its key and destroyed with it): after a shred nobody can tell what the entry
 committed to. Without `salt` it is made from evidence.salt and the entry's number, and whoever has that file can tell.
 
 What the commands use: `verify.verify(...)`, `proof.prove(...)`, `reading.entries(...)`, `keys.public_key(...)`.

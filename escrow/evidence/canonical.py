@@ -1,20 +1,24 @@
 """One entry as bytes: canonical JSON (RFC 8785), one line, nothing that can be written in two ways.
 
-Pure. `encode` is the writer's: the standard library's C encoder, which gives RFC 8785's bytes for what `members` of an entry may hold (ASCII
+Pure. `encode` is the writer's: built on the standard library's C encoder, which gives RFC 8785's bytes for what an entry may hold (ASCII
 keys, no number but small integers and decimals of at most four places). `decode` is the checker's, and trusts none of that.
 """
 
 from __future__ import annotations
 
+import base64
 import json
+import json.encoder
 from typing import Any
 
 import rfc8785
 
-from escrow.evidence.commitment import Salts
-from escrow.evidence.entry import Event
+from escrow.evidence.commitment import Salts, commit
+from escrow.evidence.entry import MAX_CONTENT, MAX_RULES, MAX_TEXT, MAX_VERDICTS, Event, Judged
+from escrow.verdict import Verdict
 
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False).encode
+_quoted = json.encoder.encode_basestring  # RFC 8785, section 3.2.2.2: the same escapes, everything else as it is
 _MAX_INT = 2**53 - 1  # RFC 8785, appendix D: beyond it a double is not exact
 
 
@@ -27,15 +31,50 @@ def encode(event: Event, seq: int, at: str, secret: bytes) -> bytes:
 
     seq: its number in the log, from 0. at: the time, RFC 3339 in UTC. secret: the log's, for salts.
     """
-    members = event.members(Salts(secret, seq))
-    members["event"] = event.event
-    members["seq"] = seq
-    members["at"] = at
-    text = _encode(members)
+    if isinstance(event, Judged):
+        text = _judged(event, seq, at, secret)
+    else:
+        members = event.members(Salts(secret, seq))
+        members["event"] = event.event
+        members["seq"] = seq
+        members["at"] = at
+        text = _encode(members)
     try:
         return text.encode()
     except UnicodeEncodeError:  # a lone surrogate in a name: JSON can carry it, UTF-8 and RFC 8785 cannot
         return text.encode("utf-8", "replace")
+
+
+def _judged(event: Judged, seq: int, at: str, secret: bytes) -> str:
+    """The members in their order, by hand: there is one for every message, and this takes a third of the time."""
+    message_salt, args_salt = Salts(secret, seq).of(event.salt, event.event)
+    args = "" if event.args_sha256 is None else f'"args":"{commit(args_salt, bytes.fromhex(event.args_sha256))}",'
+    content = f'"content":"{base64.b64encode(event.message).decode()}",' if event.content and len(event.message) <= MAX_CONTENT else ""
+    item = "" if event.item is None else f'"item":{_text(event.item)},'
+    session = "" if event.session is None else f'"session":{_text(event.session)},'
+    return (
+        f'{{{args}"at":{_quoted(at)},{content}"direction":{_quoted(event.direction)},"event":"judged",{item}"kind":{_text(event.kind)},'
+        f'"message":"{commit(message_salt, event.message)}","policy":{_text(event.policy)},"principal":{_text(event.principal)},'
+        f'"recorded":{_text(event.recorded)},"ruling":{_text(event.ruling)},"seq":{seq},"server":{_text(event.server)},{session}'
+        f'"size":{len(event.message)},"tool":{_text(event.tool)},"verdicts":[{",".join([_verdict(one) for one in event.verdicts[:MAX_VERDICTS]])}]}}'
+    )
+
+
+def _verdict(verdict: Verdict) -> str:
+    rules = ""
+    if verdict.reasons:
+        rules = ",".join(_text(rule) for rule in list(dict.fromkeys(reason.rule for reason in verdict.reasons))[:MAX_RULES])
+    return f'{{"finding":"{verdict.finding.value}","judge":{_text(verdict.judge)},"rules":[{rules}],"score":{_score(verdict.score)}}}'
+
+
+def _text(text: str) -> str:
+    return _quoted(text if len(text) <= MAX_TEXT else text[:MAX_TEXT])
+
+
+def _score(score: float) -> float | int:
+    """Four decimals, within 0 to 1. Such numbers look the same in Python's JSON and in RFC 8785's; 0 and 1 are written as integers."""
+    ten_thousandths = 10_000 if score >= 1 else round(score * 10_000) if score > 0 else 0  # no number at all counts as 0
+    return ten_thousandths // 10_000 if ten_thousandths % 10_000 == 0 else ten_thousandths / 10_000
 
 
 def decode(line: bytes) -> dict[str, Any]:

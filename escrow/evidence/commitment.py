@@ -1,7 +1,8 @@
 """Salted commitments: what stands in the log in place of bytes.
 
 Pure. A commitment is the SHA-256 of a 16-byte salt followed by the bytes, in hex. Who has the salt can check bytes against it;
-who has not learns nothing, even about bytes that are easy to guess. Salts come in pairs, the halves of one HMAC-SHA-256 (RFC 2104):
+who has not learns nothing, even about bytes that are easy to guess. Salts come in pairs, the halves of one keyed BLAKE2b of 32 bytes (RFC 7693;
+it takes a third of the time of an HMAC, and there is one for every message):
 
 * of an item in escrow, keyed with the item's own secret: destroyed with it, nobody can check any more;
 * of everything else, keyed with the log's secret over the entry's number.
@@ -10,28 +11,34 @@ who has not learns nothing, even about bytes that are easy to guess. Salts come 
 from __future__ import annotations
 
 import hashlib
-import hmac
 from dataclasses import dataclass
 
 
 def commit(salt: bytes, data: bytes) -> str:
     """The commitment to these bytes, in hex."""
-    digest = hashlib.sha256(salt)
+    if len(data) <= 4096:
+        return hashlib.sha256(salt + data).hexdigest()
+    digest = hashlib.sha256(salt)  # a large message is not copied
     digest.update(data)
     return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Salts:
-    """What the salts of one entry are made from. secret: the log's; seq: the entry's number."""
+    """What the salts of one entry are made from. secret: the log's, at most 64 bytes; seq: the entry's number."""
 
     secret: bytes
     seq: int
 
     def of(self, item: bytes | None, event: str) -> tuple[bytes, bytes]:
-        """The salts of a message and of a call's arguments. item: the secret of the item in escrow, if it is one."""
+        """The salts of a message and of a call's arguments. item: the secret of the item in escrow, if it is one, 16 to 64 bytes.
+
+        Raises ValueError where that secret is too short to hide anything.
+        """
         if item is None:
-            pair = hmac.digest(self.secret, b"holdfast entry %d" % self.seq, "sha256")
+            pair = hashlib.blake2b(b"holdfast entry %d" % self.seq, key=self.secret, digest_size=32).digest()
+        elif len(item) < 16:
+            raise ValueError("an item's salt has at least 16 bytes")
         else:
-            pair = hmac.digest(item, b"holdfast item " + event.encode(), "sha256")
+            pair = hashlib.blake2b(b"holdfast item " + event.encode(), key=item, digest_size=32).digest()
         return pair[:16], pair[16:]

@@ -6,7 +6,6 @@ log (messages, arguments) are committed to with a salt (`escrow.evidence.commitm
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -101,31 +100,6 @@ class Judged:
     item: str | None = None
     salt: bytes | None = None
     content: bool = False
-
-    def members(self, salts: Salts) -> Members:
-        message_salt, args_salt = salts.of(self.salt, self.event)
-        found: Members = {
-            "direction": self.direction,
-            "kind": _text(self.kind),
-            "message": commit(message_salt, self.message),
-            "policy": _text(self.policy),
-            "principal": _text(self.principal),
-            "recorded": _text(self.recorded),
-            "ruling": _text(self.ruling),
-            "server": _text(self.server),
-            "size": len(self.message),
-            "tool": _text(self.tool),
-            "verdicts": [_verdict(verdict) for verdict in self.verdicts[:MAX_VERDICTS]],
-        }
-        if self.args_sha256 is not None:
-            found["args"] = commit(args_salt, bytes.fromhex(self.args_sha256))
-        if self.session is not None:
-            found["session"] = _text(self.session)
-        if self.item is not None:
-            found["item"] = _text(self.item)
-        if self.content and len(self.message) <= MAX_CONTENT:
-            found["content"] = base64.b64encode(self.message).decode()
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,22 +232,11 @@ class Lost:
         return {"count": self.count, "unit": self.unit, "what": _text(self.what), "why": _text(self.why, MAX_WHY)}
 
 
-Event = Started | Stopped | Enforcing | NotEnforcing | Judged | Decided | PolicyChanged | Locked | Unlocked | Trusted | TokenChanged | CanaryMade | Lost
+Rare = Started | Stopped | Enforcing | NotEnforcing | Decided | PolicyChanged | Locked | Unlocked | Trusted | TokenChanged | CanaryMade | Lost
+"""All but `Judged`, of which there is one for every message: `escrow.evidence.canonical` writes that one out by hand."""
+
+Event = Judged | Rare
 
 
 def _text(text: str, bound: int = MAX_TEXT) -> str:
     return text if len(text) <= bound else text[:bound]
-
-
-def _verdict(verdict: Verdict) -> Members:
-    rules: list[Value] = []
-    for reason in verdict.reasons:
-        if reason.rule not in rules and len(rules) < MAX_RULES:
-            rules.append(_text(reason.rule))
-    return {"finding": verdict.finding.value, "judge": _text(verdict.judge), "rules": rules, "score": _score(verdict.score)}
-
-
-def _score(score: float) -> float | int:
-    """Four decimals, within 0 to 1. Such numbers look the same in Python's JSON and in RFC 8785's; 0 and 1 are written as integers."""
-    ten_thousandths = 10_000 if score >= 1 else round(score * 10_000) if score > 0 else 0  # no number at all counts as 0
-    return ten_thousandths // 10_000 if ten_thousandths % 10_000 == 0 else ten_thousandths / 10_000

@@ -9,8 +9,11 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
+from escrow.call import Kind
+from escrow.decision import Ruling
 from escrow.evidence import entry
 from escrow.evidence.canonical import NotCanonical, decode, encode
+from escrow.item import State
 from escrow.verdict import Finding, Reason, Verdict
 
 SECRET = b"s" * 32
@@ -65,6 +68,13 @@ def test_every_entry_is_encoded_as_rfc_8785_says_and_read_back(event: entry.Even
 def test_scores_are_written_as_rfc_8785_writes_numbers(score: float) -> None:
     line = encode(_judged(verdicts=(Verdict("scanner", Finding.CLEAN, score),)), 0, AT, SECRET)
     assert line == rfc8785.dumps(json.loads(line))
+
+
+def test_words_of_an_enumeration_are_written_as_their_values() -> None:
+    event = entry.Judged("to-client", Kind.TOOL_CALL, "t", "s", "p", None, None, b"{}", (), Ruling.HOLD, "unsure", "v")
+    found = decode(encode(event, 0, AT, SECRET))
+    assert (found["kind"], found["ruling"]) == ("tools/call", "hold")
+    assert decode(encode(entry.Decided("hf-1", State.DENIED, "me", "why", "t", "p", "v"), 0, AT, SECRET))["state"] == "denied"
 
 
 def test_a_lone_surrogate_in_a_name_does_not_stop_the_log() -> None:

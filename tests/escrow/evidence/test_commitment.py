@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 
+import pytest
+
 from escrow.evidence.canonical import encode
 from escrow.evidence.commitment import Salts, commit
 from escrow.evidence.entry import Decided, Judged
@@ -24,6 +26,16 @@ def members(event: Judged | Decided, seq: int = 7, secret: bytes = LOG) -> dict[
 
 def test_a_commitment_is_the_digest_of_salt_and_bytes() -> None:
     assert commit(b"salt", b"bytes") == hashlib.sha256(b"saltbytes").hexdigest()
+
+
+def test_a_large_message_is_committed_to_in_the_same_way() -> None:
+    for size in (4095, 4096, 4097, 100_000):
+        assert commit(b"salt", b"x" * size) == hashlib.sha256(b"salt" + b"x" * size).hexdigest()
+
+
+def test_salts_are_the_halves_of_one_keyed_hash() -> None:
+    assert b"".join(Salts(LOG, 7).of(None, "judged")) == hashlib.blake2b(b"holdfast entry 7", key=LOG, digest_size=32).digest()
+    assert b"".join(Salts(LOG, 7).of(ITEM, "judged")) == hashlib.blake2b(b"holdfast item judged", key=ITEM, digest_size=32).digest()
 
 
 def test_with_the_logs_secret_a_released_message_can_be_told() -> None:
@@ -50,3 +62,9 @@ def test_a_redacted_release_is_committed_to_apart() -> None:
     assert found["message"] == commit(Salts(b"", 0).of(ITEM, "decided")[0], b"the message")
     assert found["message"] != members(judged(ITEM))["message"]
     assert "message" not in members(Decided("hf-1", "denied", "me", "why", "t", "p", "v"))
+
+
+@pytest.mark.parametrize("salt", [b"", b"x" * 15, b"x" * 65])
+def test_a_salt_that_hides_nothing_or_does_not_fit_is_an_error(salt: bytes) -> None:
+    with pytest.raises(ValueError):
+        members(judged(salt))
