@@ -325,9 +325,19 @@ def test_systemd_is_told(guarded: Net, server: Server, start: Start, tmp_path: P
         assert listener.recv(100) == b"STOPPING=1"
 
 
+EVERYBODY: dict[str, object] = {"policy": '[jury]\nurl = "http://127.0.0.1:9/v1"\nmodel = "m"', "extra": ("--mcp-listen", "127.0.0.1:0")}
+"""A start with each kind of child there is."""
+
+
+def beside(instance: Instance) -> list[int]:
+    """The processes beside the daemon, once each of them is confined."""
+    found = [*instance.workers(), *instance.children("holdfast-window"), *instance.children("holdfast-jury")]
+    return found if len(found) == 4 and all(status(pid)["Seccomp"] == "2" for pid in found) else []
+
+
 def test_no_process_keeps_more_rights_than_it_needs(guarded: Net, server: Server, start: Start) -> None:
-    instance = start()
-    until(lambda: [status(pid)["Seccomp"] for pid in instance.workers()] == ["2", "2"])
+    instance = start(**EVERYBODY)
+    others = until(lambda: beside(instance))
     helper = status(instance.pid)
     # NET_ADMIN, SYS_ADMIN, SETUID, SETGID, SETPCAP, KILL, DAC_READ_SEARCH (enforcer/privilege/capabilities.py)
     kept = 1 << 12 | 1 << 21 | 1 << 7 | 1 << 6 | 1 << 8 | 1 << 5 | 1 << 2
@@ -335,7 +345,7 @@ def test_no_process_keeps_more_rights_than_it_needs(guarded: Net, server: Server
     assert (int(helper["CapInh"], 16), int(helper["CapAmb"], 16), helper["NoNewPrivs"]) == (0, 0, "1")
     users = {entry.pw_uid for entry in pwd.getpwall() if entry.pw_name != "holdfast"}
     seen = set()
-    for pid in [instance.daemon(), *instance.workers()]:
+    for pid in [instance.daemon(), *others]:
         for task in Path(f"/proc/{pid}/task").iterdir():
             found = {key: value.strip() for key, _, value in (line.partition(":") for line in (task / "status").read_text().splitlines())}
             assert [int(found[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")] == [0] * 5
@@ -343,7 +353,50 @@ def test_no_process_keeps_more_rights_than_it_needs(guarded: Net, server: Server
             uids = set(found["Uid"].split())
             assert len(uids) == 1 and not {int(uid) for uid in uids} & {0, *users}
             seen |= uids
-    assert len(seen) == 2, "the workers are another user than the daemon"
+    assert len(seen) == 4, "daemon, workers, window and jury are four users"
+
+
+def test_each_child_that_dies_is_replaced_and_the_daemon_given_the_new_one(guarded: Net, server: Server, start: Start) -> None:
+    instance = start(**EVERYBODY)
+    until(lambda: beside(instance))
+    for kind in ("window", "jury"):
+        assert f"{kind} 1 started" in instance.facts()
+        os.kill(instance.children(f"holdfast-{kind}")[0], signal.SIGKILL)
+    until(lambda: {"window 2 started", "jury 2 started"} <= set(instance.facts()))
+    assert {"window 1 ended", "jury 1 ended"} <= set(instance.facts())
+    assert guarded.ask("127.0.0.1", PORT)[0].startswith("gate "), "the gate goes on without them"
+
+
+def test_the_daemon_killed_takes_the_processes_beside_it_along_and_each_comes_again(guarded: Net, server: Server, start: Start) -> None:
+    instance = start(**EVERYBODY)
+    before = until(lambda: beside(instance))
+    os.kill(instance.daemon(), signal.SIGKILL)
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in before))
+    until(lambda: beside(instance))
+    assert instance.ready["window"] == f"http://127.0.0.1:{listening(instance)}/mcp", "at the same address"
+
+
+def listening(instance: Instance) -> int:
+    """The port of the window's socket, which the helper keeps."""
+    inodes = {os.readlink(entry).partition("[")[2].rstrip("]") for entry in Path(f"/proc/{instance.pid}/fd").iterdir() if "socket:" in os.readlink(entry)}
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[3] == "0A" and fields[9] in inodes:
+            return int(fields[1].partition(":")[2], 16)
+    return 0
+
+
+def test_a_window_that_was_asked_for_and_cannot_be_is_an_error(guarded: Net, server: Server, start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        instance = start(wait=False, extra=("--mcp-listen", f"127.0.0.1:{taken.getsockname()[1]}"))
+        assert instance.process.wait(10) == 1
+    assert "the window cannot listen on" in instance.errors() and "in use" in instance.errors()
+    assert guarded.ask("127.0.0.1", PORT)[0].startswith("server "), "nothing was attached"
+
+
+def test_without_a_window_the_ready_line_says_why(guarded: Net, server: Server, start: Start) -> None:
+    ready = start().ready
+    assert ready["window"] is None and "turned off" in str(ready["window_why"])
 
 
 def test_what_the_daemon_may_not_do_fails(guarded: Net, server: Server, start: Start) -> None:
@@ -355,19 +408,19 @@ def test_what_the_daemon_may_not_do_fails(guarded: Net, server: Server, start: S
     assert not [what for what, how in tried.items() if how.startswith("worked")]
 
 
-def test_what_a_worker_may_not_do_fails(guarded: Net, server: Server, start: Start) -> None:
-    instance = start()
-    until(lambda: len(instance.workers()) == 2)
-    answer = instance.control("worker")["worker"]
+@pytest.mark.parametrize("kind", ["worker", "window"])
+def test_what_a_child_may_not_do_fails(guarded: Net, server: Server, start: Start, kind: str) -> None:
+    instance = start(**EVERYBODY)
+    until(lambda: beside(instance))
+    answer = instance.control(kind)[kind]
     assert isinstance(answer, str)
     assert set(json.loads(answer).values()) == {"PermissionError"}
 
 
 def test_the_daemon_has_only_its_own_descriptors(guarded: Net, server: Server, start: Start) -> None:
     """Above all no map, program or link, no namespace, and no lock."""
-    instance = start()
-    until(lambda: len(instance.workers()) == 2)
-    for pid in (instance.daemon(), *instance.workers()):
+    instance = start(**EVERYBODY)
+    for pid in (instance.daemon(), *until(lambda: beside(instance))):
         targets = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
         assert not [target for target in targets if "bpf" in target or "net:" in target or "locks" in target or "pidfd" in target]
 
@@ -379,5 +432,5 @@ def test_the_helper_keeps_no_copy_of_the_gates_sockets(guarded: Net, server: Ser
         return {target for target in (os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()) if target.startswith("socket:")}
 
     until(lambda: "worker 2 started" in instance.facts())
-    # One is shared: the sock_diag socket, kept for the next daemon. A worker's is, until it has been passed on.
-    until(lambda: len(sockets(instance.pid) & sockets(instance.daemon())) == 1)
+    # Two are shared: the sock_diag sockets, kept for the next daemon. A worker's is, until it has been passed on.
+    until(lambda: len(sockets(instance.pid) & sockets(instance.daemon())) == 2)
