@@ -31,6 +31,8 @@ from enforcer.helper.channel import HelperChannel
 from enforcer.helper.messages import ChildEnded, ChildStarted, Enforcing, Fact, NotEnforcing, Stop
 from enforcer.inherited import Inherited
 from enforcer.judging import judges_of
+from enforcer.jury.client import Jury
+from enforcer.jury.local import spawn_local as spawn_jury
 from enforcer.policies import Policies
 from enforcer.relay.context import Context
 from enforcer.relay.identity import Identity
@@ -40,6 +42,7 @@ from enforcer.relay.sessions import Sessions
 from enforcer.relay.upstream import Upstream
 from enforcer.scanner.judge import Scanner
 from enforcer.scanner.local import spawn_local
+from enforcer.scanner.outgoing import Outgoing
 from enforcer.scanner.pool import WorkerPool
 from enforcer.store import Store
 from enforcer.supervision import Window
@@ -47,13 +50,14 @@ from escrow.evidence.entry import Enforcing as EnforcingNow
 from escrow.evidence.entry import Event, Started, Stopped
 from escrow.evidence.entry import NotEnforcing as NotEnforcingNow
 from escrow.policy import Policy
+from escrow.scanner_settings import ScannerSettings
 
 
 def prepare() -> None:
     """Import and open all that needs files, as the user who may read them."""
     import uvloop  # noqa: F401
 
-    _scanner_of_the_relay()
+    _judges_of_the_relay()
     _version()
 
 
@@ -62,15 +66,9 @@ def _version() -> str:
     return installed("holdfast")
 
 
-_prepared: list[Scanner] = []
-
-
-def _scanner_of_the_relay() -> Scanner:
-    if not _prepared:
-        from escrow.scanner_settings import ScannerSettings
-
-        _prepared.append(Scanner(ScannerSettings(), with_model=False))
-    return _prepared[0]
+@cache
+def _judges_of_the_relay() -> tuple[Scanner, Outgoing]:
+    return Scanner(ScannerSettings(), with_model=False), Outgoing(ScannerSettings())
 
 
 def run(inherited: Inherited) -> int:
@@ -112,12 +110,13 @@ class _Daemon:
     async def _judge(self, store: Store) -> None:
         """Judges and custody."""
         given, policy = self.inherited, self.policies.current
-        scanner = _scanner_of_the_relay()
-        scanner.settings = policy.scanner
+        scanner, outgoing = _judges_of_the_relay()
+        scanner.settings = outgoing.settings = policy.scanner
         self.pool = WorkerPool(policy.scanner, scanner, self._worker_lost)
         for worker in given.workers:
             self.pool.add(worker)
-        self.custody = Custody(policy, given.server, store, judges_of(scanner, self.pool), self.log)
+        self.jury = None if policy.jury is None else Jury(policy.jury, self._jury_lost)
+        self.custody = Custody(policy, given.server, store, judges_of(scanner, outgoing, self.pool, self.jury), self.log)
         self.custody.records.recall(reading.last(given.state_dir / "evidence", 1000))
         self.policies.record = self.custody.policy_changing
         self.policies.listeners.append(self._policy_changed)
@@ -134,6 +133,8 @@ class _Daemon:
             opener = proxied(given.upstream)
             for _ in range(policy.scanner.workers):
                 self._spawn_worker()
+            if self.jury is not None:
+                self._spawn_jury()
         host = given.upstream.host if given.upstream else "localhost"
         upstream = Upstream(opener, policy.bounds.head_bytes, policy.bounds.connect_s, upstream_tls(given), host)
         look_up = None if given.diag is None else owner_of(given.diag)
@@ -159,6 +160,8 @@ class _Daemon:
         await self.listener.stop()
         upstream.close()
         await self.pool.close()
+        if self.jury is not None:
+            await self.jury.close()
         for sock, process in self.local:
             sock.close()
             process.kill()
@@ -195,7 +198,10 @@ class _Daemon:
             case "window":
                 self.window.add(passed)
             case "jury":
-                passed.close()  # not wired yet
+                if self.jury is None:
+                    passed.close()
+                else:
+                    self.jury.add(passed)
 
     def _asked_to_stop(self) -> None:
         if self.channel is not None:
@@ -206,7 +212,17 @@ class _Daemon:
     def _policy_changed(self, _old: Policy, new: Policy, _by: str) -> None:
         self.custody.policy = self.context.policy = new
 
-    # --- workers without a helper ---
+    # --- workers and a juror without a helper ---
+
+    def _spawn_jury(self) -> None:
+        assert self.jury is not None and self.inherited.policy.jury is not None
+        sock, process = spawn_jury(self.inherited.policy.jury)
+        self.local.append((sock, process))
+        self.jury.add(sock)
+
+    def _jury_lost(self) -> None:
+        if self.inherited.helper is None and not self.stopping.is_set():
+            asyncio.get_running_loop().call_later(1.0, self._spawn_jury)
 
     def _spawn_worker(self) -> None:
         sock, process = spawn_local(self.inherited.policy.scanner)
@@ -232,6 +248,7 @@ class _Daemon:
             "pid": os.getpid(),
             "started_at": self.started,
             "workers": self.pool.workers,
+            "jury": None if self.jury is None else self.jury.present,
             "connections": self.listener.connections,
             "counters": asdict(self.custody.counters),
             "lost_writes": self.custody.lost,

@@ -1,28 +1,42 @@
-"""The judges as custody knows them, made of the scanner in the relay, its workers, and the jury."""
+"""The judges as custody knows them, made of the scanner in the relay, its workers, the judge of what goes out, and the jury."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from enforcer.custody import Judges
+from enforcer.custody import Judges, Said
+from enforcer.jury.client import Jury
 from enforcer.scanner.judge import Scanner
+from enforcer.scanner.outgoing import Outgoing, document
 from enforcer.scanner.pool import WorkerPool
 from escrow import jsonrpc
 from escrow.verdict import Verdict
 
 
-def judges_of(scanner: Scanner, pool: WorkerPool) -> Judges:
-    def quick(message: jsonrpc.Message) -> Verdict | None:
-        return scanner.quick(_document(message), len(message.raw))
+def judges_of(scanner: Scanner, outgoing: Outgoing, pool: WorkerPool, jury: Jury | None) -> Judges:
+    """jury: None where the policy has none."""
 
-    async def judge(message: jsonrpc.Message) -> Verdict:
-        return quick(message) or await pool.judge(message.raw, "message")
+    def quick(message: jsonrpc.Message) -> Said | None:
+        verdict = scanner.quick(document(message), len(message.raw))
+        return None if verdict is None else Said(verdict, scanner.sightings())
 
-    return Judges(judge, quick)
+    async def result(message: jsonrpc.Message) -> Said:
+        if (said := quick(message)) is not None:
+            return said
+        answer = await pool.answer(message.raw)
+        return Said(answer.verdict, answer.seen)
 
+    def request_quick(message: jsonrpc.Message) -> Said | None:
+        examined = outgoing.quick(document(message), len(message.raw))
+        return None if examined is None else Said(examined.verdict, examined.seen)
 
-def _document(message: jsonrpc.Message) -> Any:
-    """The message's JSON value without its envelope's id: what pointers are relative to."""
-    if isinstance(message, jsonrpc.Response):
-        return {"error" if message.is_error else "result": message.value}
-    return {"method": message.method, "params": message.params}
+    async def request(message: jsonrpc.Message) -> Said:
+        examined = await pool.examine(message.raw, outgoing)
+        return Said(examined.verdict, examined.seen)
+
+    if jury is None:
+        return Judges(result, quick, request, request_quick)
+    member = jury
+
+    async def juror(message: jsonrpc.Message, scanner_said: Verdict) -> Verdict | None:
+        return await member.judge(message.raw, scanner_said)
+
+    return Judges(result, quick, request, request_quick, juror, member.in_band)

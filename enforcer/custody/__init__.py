@@ -16,9 +16,9 @@ All of it belongs to the daemon's one event loop; the store is used in one threa
 from enforcer.custody.custodian import Custodian, StoreFailed
 from enforcer.custody.custody import Custody
 from enforcer.custody.executor import Ticket
-from enforcer.custody.judging import Judges
+from enforcer.custody.judging import Judges, Said
 from enforcer.custody.people import Lock
 from enforcer.custody.records import record_json
 from enforcer.custody.traffic import Arrival, Counters, Outgoing, Running
 
-__all__ = ["Arrival", "Counters", "Custodian", "Custody", "Judges", "Lock", "Outgoing", "Running", "StoreFailed", "Ticket", "record_json"]
+__all__ = ["Arrival", "Counters", "Custodian", "Custody", "Judges", "Lock", "Outgoing", "Running", "Said", "StoreFailed", "Ticket", "record_json"]

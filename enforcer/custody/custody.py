@@ -10,18 +10,19 @@ from enforcer.custody.custodian import Custodian, StoreThread
 from enforcer.custody.definitions import Definitions, listed, without
 from enforcer.custody.executor import Executor, Ticket
 from enforcer.custody.items import item_of_arrival, item_of_request
-from enforcer.custody.judging import Judges, Judging, Verdicts
+from enforcer.custody.judging import Heard, Judges, Judging, Verdicts
 from enforcer.custody.people import Lock, People
 from enforcer.custody.records import Outcome, Recorder, Records
 from enforcer.custody.traffic import Arrival, Counters, Kept, Outgoing, Running
 from enforcer.evidence import EvidenceError
 from escrow import answers, jsonrpc
 from escrow.answers import Why
-from escrow.call import Call
+from escrow.call import Call, Kind
 from escrow.decision import Decision, Ruling, decide, decide_arguments
 from escrow.item import Item, Payload, State
 from escrow.policy import Policy, ToolRules
 from escrow.principal import Principal
+from escrow.taint import sightings
 from escrow.verdict import unsure
 
 
@@ -32,7 +33,7 @@ class Custody(People):
         thread, records = StoreThread(store), Records(log)
         definitions = Definitions(server, thread, records)
         judging = Judging(judges, definitions, lambda: self.locked is not None)
-        super().__init__(policy, server, thread, definitions, judging, Executor(thread, records, self._enter, self._count_release), records)
+        super().__init__(policy, server, thread, definitions, judging, Executor(thread, records, self._enter, self._released), records)
         self.counters = Counters()
         self._running: dict[tuple[str, ...], list[Running]] = {}
 
@@ -63,11 +64,11 @@ class Custody(People):
             return refused
         if self._executor.known(call.identity) or any(run.orphaned for run in self._running.get(call.identity, ())):
             return None
-        verdicts = self._judging.leaving_at_once(request, rules)
-        if verdicts is None:
+        heard = self._judging.leaving_at_once(request, rules, memory_of(call), call.name)
+        if heard is None:
             return None
-        decision = decide_arguments(verdicts, rules.outgoing, rules.taint)
-        if decision.ruling is not Ruling.RELEASE or not self._sent(call, request, verdicts, decision):
+        decision = decide_arguments(heard.verdicts, rules.outgoing, rules.taint)
+        if decision.ruling is not Ruling.RELEASE or not self._sent(call, request, heard, decision):
             return None
         return self._begin(call)
 
@@ -81,10 +82,10 @@ class Custody(People):
             return refused
         if (ticket := await self._retry(call, request, rules)) is not None:
             return ticket
-        verdicts = await self._judging.leaving(request, rules)
-        decision = decide_arguments(verdicts, rules.outgoing, rules.taint)
+        heard = await self._judging.leaving(request, rules, memory_of(call), call.name)
+        verdicts, decision = heard.verdicts, decide_arguments(heard.verdicts, rules.outgoing, rules.taint)
         if decision.ruling is Ruling.RELEASE:
-            if self._sent(call, request, verdicts, decision):
+            if self._sent(call, request, heard, decision):
                 return self._begin(call)
             self.counters.turned_away += 1
             return Outgoing(answers.result_for(call.kind, Why.DENIED, "", call.id, of_request=True), (), Why.DENIED)
@@ -110,10 +111,11 @@ class Custody(People):
         self._asked(call, request, (), Decision(Ruling.REFUSE, "not judged"), "refused")
         return Outgoing(answers.result_for(call.kind, why, "", call.id), (), why)
 
-    def _sent(self, call: Call, request: jsonrpc.Request, verdicts: Verdicts, decision: Decision) -> bool:
+    def _sent(self, call: Call, request: jsonrpc.Request, heard: Heard, decision: Decision) -> bool:
         """It may go on. Whether that could be recorded."""
         self.counters.trialled += decision.would_have is not None
-        return self._asked(call, request, verdicts, decision, "sent")
+        self._judging.went(memory_of(call), heard.seen)
+        return self._asked(call, request, heard.verdicts, decision, "sent")
 
     def _asked(self, call: Call, request: jsonrpc.Request, verdicts: Verdicts, decision: Decision, outcome: Outcome, kept: Kept | None = None) -> bool:
         try:
@@ -145,29 +147,33 @@ class Custody(People):
         """What was approved is the call without its `_meta`, which is another's with every retry."""
         meta = {"_meta": request.params["_meta"]} if "_meta" in request.params else {}
         bare = jsonrpc.Request(request.id, request.method, meta, request.raw)
-        return decide_arguments(await self._judging.leaving(bare, rules), rules.outgoing, rules.taint).ruling is Ruling.RELEASE
+        heard = await self._judging.leaving(bare, rules, "")
+        return decide_arguments(heard.verdicts, rules.outgoing, rules.taint).ruling is Ruling.RELEASE
 
     def leaving_now(self, message: jsonrpc.Message, principal: Principal, session: str | None) -> bool | None:
         """`leaving`, where it can be said at once."""
         rules = self._rules_of(message)
-        verdicts = self._judging.leaving_at_once(message, rules)
-        if verdicts is None or decide_arguments(verdicts, rules.outgoing, rules.taint).ruling is not Ruling.RELEASE:
+        heard = self._judging.leaving_at_once(message, rules, session or str(principal))
+        if heard is None:
             return None
-        return self._said(message, principal, session, verdicts, decide_arguments(verdicts, rules.outgoing, rules.taint))
+        decision = decide_arguments(heard.verdicts, rules.outgoing, rules.taint)
+        return self._said(message, principal, session, heard, decision) if decision.ruling is Ruling.RELEASE else None
 
     async def leaving(self, message: jsonrpc.Message, principal: Principal, session: str | None) -> bool:
         """A client's notification, or its answer to a server's request: whether it may go on."""
         rules = self._rules_of(message)
-        verdicts = await self._judging.leaving(message, rules)
-        return self._said(message, principal, session, verdicts, decide_arguments(verdicts, rules.outgoing, rules.taint))
+        heard = await self._judging.leaving(message, rules, session or str(principal))
+        return self._said(message, principal, session, heard, decide_arguments(heard.verdicts, rules.outgoing, rules.taint))
 
-    def _said(self, message: jsonrpc.Message, principal: Principal, session: str | None, verdicts: Verdicts, decision: Decision) -> bool:
+    def _said(self, message: jsonrpc.Message, principal: Principal, session: str | None, heard: Heard, decision: Decision) -> bool:
         passes = decision.ruling is Ruling.RELEASE
         try:
-            self.records.said(message, (self.server, str(principal), session), verdicts, decision, "sent" if passes else "refused", self.policy)
+            self.records.said(message, (self.server, str(principal), session), heard.verdicts, decision, "sent" if passes else "refused", self.policy)
         except EvidenceError:
             self._executor.lost += 1
             passes = False
+        if passes:
+            self._judging.went(session or str(principal), heard.seen)
         self.counters.turned_away += not passes
         return passes
 
@@ -206,14 +212,14 @@ class Custody(People):
             return None
         arrival = self._allowed(arrival)
         rules = self.policy.for_call(arrival.server, arrival.tool, arrival.method)
-        verdicts = self._judging.at_once(arrival, rules)
-        if verdicts is None:
+        heard = self._judging.at_once(arrival, rules)
+        if heard is None:
             return None
-        decision = _ruled(verdicts, rules)
+        decision = _ruled(heard.verdicts, rules)
         if decision.ruling is not Ruling.RELEASE or (listed(arrival) and not self._definitions.known(arrival.message)):
             return None
         try:
-            return self._release(arrival, verdicts, decision)
+            return self._release(arrival, heard, decision)
         except EvidenceError:
             return None
 
@@ -221,15 +227,15 @@ class Custody(People):
         """Judge a message. An `Outgoing`: send it, now. A `Ticket`: it is held (or refused); wait there."""
         arrival = self._allowed(arrival)
         rules = self.policy.for_call(arrival.server, arrival.tool, arrival.method)
-        verdicts = await self._judging.whole(arrival, rules)
-        decision = _ruled(verdicts, rules)
+        heard = await self._judging.whole(arrival, rules)
+        verdicts, decision = heard.verdicts, _ruled(heard.verdicts, rules)
         if decision.ruling is Ruling.RELEASE:
             if listed(arrival) and not await self._definitions.trust_first(arrival.message):
                 verdicts = (*verdicts, unsure("tools", "tools.unrecorded", "The tool definitions could not be recorded."))
                 decision = Decision(Ruling.HOLD, "unsure")
             elif arrival.connected:
                 try:
-                    return self._release(arrival, verdicts, decision)
+                    return self._release(arrival, heard, decision)
                 except EvidenceError:
                     verdicts = (*verdicts, unsure("evidence", "evidence.unrecorded", "Its release could not be recorded."))
                     decision = Decision(Ruling.HOLD, "unsure")
@@ -267,15 +273,22 @@ class Custody(People):
             return arrival
         return replace(arrival, message=without(arrival.message, self.policy.denies))
 
-    def _release(self, arrival: Arrival, verdicts: Verdicts, decision: Decision) -> Outgoing:
-        self.records.judged(arrival, verdicts, decision, "released", self.policy)
+    def _release(self, arrival: Arrival, heard: Heard, decision: Decision) -> Outgoing:
+        self.records.judged(arrival, heard.verdicts, decision, "released", self.policy)
         self.counters.judged += 1
         self.counters.released += 1
         self.counters.trialled += decision.would_have is not None
+        self._judging.came(arrival.session or str(arrival.principal), arrival.call.name if arrival.call else "", heard.seen)
         return Outgoing(arrival.message.raw, arrival.headers)
 
-    def _count_release(self) -> None:
+    def _released(self, item: Item, raw: bytes) -> None:
+        """Something held goes to a client."""
         self.counters.released += 1
+        self._executor.spawn(self._learn(item, raw))
+
+    async def _learn(self, item: Item, raw: bytes) -> None:
+        seen = await asyncio.to_thread(lambda: sightings(jsonrpc.parse(raw), asked=False))
+        self._judging.came(item.session or item.principal, item.tool if item.kind is Kind.TOOL_CALL else "", seen)
 
     def unreadable(self, where: str) -> None:
         """A message was refused because it could not be read in one way only."""
@@ -299,6 +312,11 @@ class Custody(People):
 
 
 _OUTCOMES: dict[Ruling, Outcome] = {Ruling.RELEASE: "approved", Ruling.HOLD: "held", Ruling.REFUSE: "denied"}
+
+
+def memory_of(call: Call) -> str:
+    """Under which name whom a call's session has seen is remembered: the session's, or in the stateless era its principal's."""
+    return call.session or str(call.principal)
 
 
 def _ruled(verdicts: Verdicts, rules: ToolRules) -> Decision:

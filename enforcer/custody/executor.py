@@ -49,7 +49,7 @@ class Ticket:
 class Executor:
     """See the module. begin: told of the call under way that an approved request becomes. released: told of each release."""
 
-    def __init__(self, store: StoreThread, records: Records, begin: Callable[[Running], None], released: Callable[[], None]) -> None:
+    def __init__(self, store: StoreThread, records: Records, begin: Callable[[Running], None], released: Callable[[Item, bytes], None]) -> None:
         self.entries: dict[str, gate.Entry] = {}
         self.lost = 0
         """Writes that failed in the background; `status` shows it."""
@@ -266,7 +266,7 @@ class Executor:
             return
         if ticket.answer_id is not None and ticket.answer_id != item.call_id:
             raw = jsonrpc.with_id(raw, ticket.answer_id)
-        self._released()
+        self._released(item, raw)
         ticket.answered.set_result(Outgoing(raw, payload.headers, None, item.id))
 
     def _reply(self, item: Item, waiter: int, why: Why) -> None:

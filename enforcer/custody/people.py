@@ -156,8 +156,8 @@ class People:
     async def judge(self, message: jsonrpc.Message) -> Verdict:
         """What the scanner says of a message under the present policy (a replay, a redaction); changes nothing."""
         if isinstance(message, jsonrpc.Request) and self._judging.judges.request is not None:
-            return (await self._judging.leaving(message, self._rules_of(message)))[0]
-        return await self._judging.scan(message)
+            return (await self._judging.leaving(message, self._rules_of(message), "")).verdicts[0]
+        return (await self._judging.scan(message)).verdict
 
     def follow(self) -> asyncio.Queue[dict[str, Any]]:
         """A queue of decisions as they come; give it back to `unfollow`."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from enforcer.custody import Arrival, Custody, Judges, Outgoing, Running, StoreFailed, Ticket, record_json
+from enforcer.custody import Arrival, Custody, Judges, Outgoing, Running, Said, StoreFailed, Ticket, record_json
 from enforcer.evidence import EvidenceLog
 from enforcer.store import Store
 from escrow import jsonrpc
@@ -32,10 +32,10 @@ HOSTILE = b'{"jsonrpc":"2.0","id":1,"result":"bad"}'
 CLEAN = b'{"jsonrpc":"2.0","id":1,"result":"good"}'
 
 
-async def judge(message: jsonrpc.Message) -> Verdict:
+async def judge(message: jsonrpc.Message) -> Said:
     if b"crash" in message.raw:
         raise RuntimeError("the judge crashed")
-    return Verdict("scanner", Finding.HOSTILE if b"bad" in message.raw else Finding.CLEAN, 0.5)
+    return Said(Verdict("scanner", Finding.HOSTILE if b"bad" in message.raw else Finding.CLEAN, 0.5))
 
 
 def arrival(raw: bytes, call: Call | None = CALL, **changes: Any) -> Arrival:
@@ -232,8 +232,8 @@ async def test_a_redacted_list_trusts_what_was_released_of_it(custody: Custody) 
 async def strict(tmp_path: Path) -> AsyncIterator[Custody]:
     """Custody that judges what goes out, too."""
 
-    async def request(message: jsonrpc.Message) -> Verdict:
-        return Verdict("outgoing", Finding.HOSTILE if "token" in str(getattr(message, "params", "")) else Finding.CLEAN, 0.5)
+    async def request(message: jsonrpc.Message) -> Said:
+        return Said(Verdict("outgoing", Finding.HOSTILE if "token" in str(getattr(message, "params", "")) else Finding.CLEAN, 0.5))
 
     async for made in custody_in(tmp_path / "state", Judges(judge, request=request)):
         yield made

@@ -17,7 +17,7 @@ from enforcer.control.client import Refused, Unreachable, ask
 from enforcer.control.people import People, name_of
 from enforcer.control.server import ControlServer
 from enforcer.control.tokens import Tokens
-from enforcer.custody import Arrival, Custody, Judges, Ticket
+from enforcer.custody import Arrival, Custody, Judges, Said, Ticket
 from enforcer.evidence import EvidenceLog
 from enforcer.store import Store
 from escrow import jsonrpc
@@ -31,8 +31,8 @@ ME = from_address("192.0.2.1")
 RAW = b'{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"a bad word"}],"structuredContent":{"word":"bad"}}}'
 
 
-async def judge(message: jsonrpc.Message) -> Verdict:
-    return Verdict("scanner", Finding.HOSTILE if b"bad" in message.raw else Finding.CLEAN, 0.5)
+async def judge(message: jsonrpc.Message) -> Said:
+    return Said(Verdict("scanner", Finding.HOSTILE if b"bad" in message.raw else Finding.CLEAN, 0.5))
 
 
 class Desk:

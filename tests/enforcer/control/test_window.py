@@ -18,7 +18,7 @@ from enforcer.control.asks import ANY
 from enforcer.control.supervising import Supervising
 from enforcer.control.tokens import Tokens
 from enforcer.control.window import WindowServer
-from enforcer.custody import Arrival, Custody, Judges, Ticket
+from enforcer.custody import Arrival, Custody, Judges, Said, Ticket
 from enforcer.evidence import EvidenceLog
 from enforcer.store import Store
 from escrow import jsonrpc
@@ -37,8 +37,8 @@ RAW = b'{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"a ba
 STATUS = {"mode": "proxy", "port": 1, "server": "s", "enforcing": True, "why": "", "started_at": 1.0, "workers": 2, "connections": 0, "counters": {}}
 
 
-async def judge(message: jsonrpc.Message) -> Verdict:
-    return Verdict("scanner", Finding.HOSTILE, 0.9, (Reason("r.bad", "A bad word.", "/result/content/0/text"),))
+async def judge(message: jsonrpc.Message) -> Said:
+    return Said(Verdict("scanner", Finding.HOSTILE, 0.9, (Reason("r.bad", "A bad word.", "/result/content/0/text"),)))
 
 
 class Desk:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from enforcer.custody import Custody, Judges
+from enforcer.custody import Custody, Judges, Said
 from enforcer.evidence import EvidenceLog
 from enforcer.relay.context import Context
 from enforcer.relay.identity import Identity
@@ -32,12 +32,12 @@ QUICK = Policy(escrow=Escrow(claim_after_s=0.05))
 PATIENT = Policy(escrow=Escrow(claim_after_s=60))
 
 
-async def judge(message: jsonrpc.Message) -> Verdict:
+async def judge(message: jsonrpc.Message) -> Said:
     """HOSTILE where the secret stands in any value or key, as parsed."""
     value = message.value if isinstance(message, jsonrpc.Response) else [message.method, message.params]
     if SECRET in json.dumps(value, ensure_ascii=False):
-        return Verdict("scanner", Finding.HOSTILE, 1.0, (Reason("rule.test", "It stands there.", "/result"),))
-    return Verdict("scanner", Finding.CLEAN, 0.0)
+        return Said(Verdict("scanner", Finding.HOSTILE, 1.0, (Reason("rule.test", "It stands there.", "/result"),)))
+    return Said(Verdict("scanner", Finding.CLEAN, 0.0))
 
 
 async def until(condition: Callable[[], bool]) -> None:
