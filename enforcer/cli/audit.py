@@ -18,6 +18,8 @@ from enforcer.control.client import Refused
 from enforcer.evidence import EvidenceError, keys, proof, reading
 from enforcer.evidence.files import folder_of
 from enforcer.evidence.verify import Report, verify
+from enforcer.store import StoreError, read_secret
+from escrow.evidence.commitment import Salts, commit
 from escrow.evidence.note import NoteError, Signed, Verifier, find_notes
 
 audit = typer.Typer(no_args_is_help=True, help="The evidence log: what was judged and decided, signed. Works without a daemon.")
@@ -179,6 +181,34 @@ def export(
         else:
             sys.stdout.buffer.writelines(found)
             sys.stdout.flush()
+
+
+@audit.command("match")
+def match(
+    index: Annotated[int, typer.Argument(min=0, help="The entry's number.")],
+    file: Annotated[Path, typer.Argument(help="A file with the message, byte for byte.")],
+    as_json: Json = False,
+    state: StateDir = None,
+) -> None:
+    """Say whether a file is the message that an entry committed to. Exit code 1 where it is not, or the item was shredded."""
+    folder = state_dir(state)
+    with _translated():
+        entry = reading.one(folder_of(folder), index)
+        secret = keys.load_secret(folder)
+    if not isinstance(entry.get("message"), str):
+        raise Refused(f"entry {index} is not about a message")
+    try:
+        data = file.read_bytes()
+        item = read_secret(folder, str(entry["item"])) if "item" in entry else None
+    except OSError as error:
+        raise Refused(f"{file}: {error.strerror}") from None
+    except StoreError as error:
+        raise Refused(str(error)) from None
+    if "item" in entry and item is None:
+        raise Refused("the item was shredded: nobody can tell any more what the entry committed to")
+    same = commit(Salts(secret, index).of(item, entry["event"])[0], data) == entry["message"]
+    render.print_json({"entry": index, "match": same}) if as_json else render.out.print("It is that message." if same else "It is not that message.")
+    raise typer.Exit(0 if same else 1)
 
 
 @audit.command("key")

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -254,10 +256,10 @@ class EvidenceLog:
         with self._lock:
             retired, file = list(self._retired), self._file
         for full in retired:
-            os.fdatasync(full)
+            _to_disk(full)
         if retired or self._synced == 0:
             os.fsync(self._directory)
-        os.fdatasync(file)
+        _to_disk(file)
         for full in retired:
             self._retired.remove(full)
             os.close(full)
@@ -268,7 +270,7 @@ class EvidenceLog:
         if os.write(self._notes, data) != len(data):
             os.ftruncate(self._notes, self._note_bytes)
             raise OSError(errno.ENOSPC, "No space left on device")
-        os.fdatasync(self._notes)
+        _to_disk(self._notes)
         self._note_bytes += len(data)
         self._last = signed
 
@@ -279,6 +281,13 @@ class EvidenceLog:
             theirs = [future for _, future in waiting if future.get_loop() is loop]
             if not loop.is_closed():
                 loop.call_soon_threadsafe(_wake, theirs, failed)
+
+
+def _to_disk(descriptor: int) -> None:
+    if sys.platform == "darwin":  # no fdatasync, and fsync leaves it in the drive's cache
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    else:
+        os.fdatasync(descriptor)
 
 
 def _wake(futures: list[asyncio.Future[None]], failed: str | None) -> None:

@@ -41,6 +41,21 @@ def last(folder: Path, count: int) -> list[dict[str, Any] | None]:
     return [_entry(line) for line in found]
 
 
+def one(folder: Path, index: int) -> dict[str, Any]:
+    """One entry, by its number. Raises EvidenceError where there is none or it cannot be read, OSError."""
+    for segment in reversed(_segments(folder)):
+        if segment.first <= index:
+            with segment.path.open("rb") as file:
+                line = next(islice(files.lines(file, segment.size), 1 + index - segment.first, None), None)
+            if line is None:
+                break
+            entry = _entry(line)
+            if entry is None or entry["seq"] != index:
+                raise EvidenceError(f"entry {index} cannot be read; see `holdfast audit verify`")
+            return entry
+    raise EvidenceError(f"the log has no entry {index}")
+
+
 def last_checkpoint(folder: Path) -> Signed | None:
     """The last whole checkpoint in the log's own file, its signature not yet checked. Raises EvidenceError, OSError."""
     path, found = folder / files.CHECKPOINTS, None

@@ -4,6 +4,6 @@
 destroying one row destroys one payload. A `Store` belongs to one thread.
 """
 
-from enforcer.store.store import Store, StoreError
+from enforcer.store.store import Store, StoreError, read_secret
 
-__all__ = ["Store", "StoreError"]
+__all__ = ["Store", "StoreError", "read_secret"]

@@ -217,6 +217,19 @@ def _open(path: Path, journal: str, schema: str) -> sqlite3.Connection:
     return database
 
 
+def read_secret(directory: Path, item_id: str) -> bytes | None:
+    """As `Store.secret`, beside a daemon that has the store: for commands. Raises StoreError."""
+    try:
+        database = sqlite3.connect(f"{(directory / 'keys.db').absolute().as_uri()}?mode=ro", uri=True, timeout=2.0)
+        try:
+            row = database.execute("SELECT key FROM keys WHERE id = ?", (item_id,)).fetchone()
+        finally:
+            database.close()
+    except sqlite3.Error as error:
+        raise StoreError(f"the store's keys cannot be read: {error}") from None
+    return None if row is None else _secret(row[0])
+
+
 def _secret(key: bytes) -> bytes:
     return hashlib.sha256(b"holdfast evidence\0" + key).digest()[:16]
 

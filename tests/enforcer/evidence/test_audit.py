@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,16 @@ import pytest
 from enforcer.cli.app import main
 from enforcer.evidence import keys
 from enforcer.evidence.files import folder_of
-from escrow.evidence.entry import Judged
+from enforcer.store import Store
+from escrow.call import Kind, Transport
+from escrow.evidence.entry import Judged, Stopped
+from escrow.item import Item, Payload, State
 from escrow.verdict import Finding, Reason, Verdict
 from tests.enforcer.evidence.logs import one_segment, opened, written
 
+ITEM = Item(
+    "hf-0", State.HELD, Kind.TOOL_CALL, "t", "tools/call", "s", "p", None, Transport.SESSION, 1, "00" * 32, "00" * 32, 2, "v", 0.0, 9e9, ()
+)  # fmt: skip
 HOSTILE = "ls\x1b[31m\u202e[bold]x[/bold]\n"
 
 
@@ -142,3 +149,29 @@ def test_a_proof_is_written_to_a_file_or_standard_output(
     assert (tmp_path / "out").read_text().startswith("c2sp.org/tlog-proof@v1\nextra ")
     assert run(monkeypatch, state, "export", "--proof", "9", "-o", str(tmp_path / "none")) == 1
     assert not (tmp_path / "none").exists() and b"no proof of entry 9 yet" in capfdbinary.readouterr().err
+
+
+def test_a_message_is_told_by_its_commitment_until_its_item_is_shredded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state, file = tmp_path / "state", tmp_path / "message"
+    store = Store(state)
+    held = replace(ITEM, id="hf-1")
+    secret = store.put(held, Payload(b"the message"))
+    log = opened(state)
+    for item, salt in ((None, None), ("hf-1", secret)):
+        log.record(Judged("to-client", "tools/call", "t", "s", "p", None, None, b"the message", (), "hold", "unsure", "v", item=item, salt=salt))
+    log.record(Stopped("x"))
+    file.write_bytes(b"the message")
+    assert [run(monkeypatch, state, "match", str(index), str(file)) for index in (0, 1)] == [0, 0], "beside an open store"
+    file.write_bytes(b"another message")
+    assert [run(monkeypatch, state, "match", str(index), str(file)) for index in (0, 1)] == [1, 1]
+    store.shred(replace(held, state=State.SHREDDED))
+    file.write_bytes(b"the message")
+    capsys.readouterr()
+    assert [run(monkeypatch, state, "match", str(index), str(file)) for index in (0, 1, 2, 3)] == [0, 1, 1, 1]
+    err = capsys.readouterr().err
+    for words in ("nobody can tell any more", "entry 2 is not about a message", "the log has no entry 3"):
+        assert words in err
+    log.close()
+    store.close()
