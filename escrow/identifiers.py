@@ -61,6 +61,7 @@ _NAMED = re.compile(
     re.IGNORECASE,
 )
 _TURNING = re.compile(r"(?:page|next|prev(?:ious)?|continu\w*|sync|progress|cursor|start|resume|delta)[ _-]?token", re.IGNORECASE)
+_STOPS: Final = ".:!?"
 _PARTS = re.compile(r"[=:]+")
 _WORD = re.compile(r"[^\s\"'`,;<>\\(){}\[\]]{8,200}")
 _BASE58_DIGITS = {char: value for value, char in enumerate("123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz")}
@@ -79,14 +80,14 @@ def mentions(text: str) -> list[Mention]:
 
 def credential(text: str) -> bytes:
     """The identifier of a value that its place names as a credential."""
-    return TOKEN + _digest(text.strip())[:WORD_BYTES] + bytes(SIZE - 1 - WORD_BYTES)
+    return TOKEN + _digest(text.strip().rstrip(_STOPS))[:WORD_BYTES] + bytes(SIZE - 1 - WORD_BYTES)
 
 
 def words(text: str) -> bytes:
     """Every word of an argument that could be a credential, as the digests (`WORD_BYTES` each) that `credential` would give it."""
     found: list[bytes] = []
     for match in _WORD.finditer(text):
-        word = match.group().rstrip(".:!?")
+        word = match.group().rstrip(_STOPS)
         if len(word) >= 8 and not (word.isalpha() and word.islower()):
             found.append(_digest(word)[:WORD_BYTES])
             if "=" in word or ":" in word:

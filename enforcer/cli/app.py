@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from enforcer.cli import audit, doctor, escrow, judge, lock, policy, render, run, token
+from enforcer.cli import audit, canary, doctor, escrow, judge, lock, policy, render, run, token
 from enforcer.control.client import Refused, Unreachable
 from escrow.policy import PolicyError
 
@@ -34,6 +34,7 @@ app.add_typer(escrow.tools, name="tools")
 app.add_typer(policy.policy, name="policy")
 app.add_typer(audit.audit, name="audit")
 app.add_typer(token.token, name="token")
+app.add_typer(canary.canary, name="canary")
 
 
 def _show_version(wanted: bool) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from escrow.canary import NAME_PATTERN
 from escrow.item import State
 from escrow.supervisor.scopes import Scope
 
@@ -145,6 +146,23 @@ class TokenRevoke(Ask):
     name: TokenName
 
 
+class CanaryAdd(Ask):
+    """The token itself stays with whoever made it: the daemon is told its digest."""
+
+    op: Literal["canary.add"]
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class CanaryList(Ask):
+    op: Literal["canary.ls"]
+
+
+class CanaryRemove(Ask):
+    op: Literal["canary.rm"]
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+
+
 class Lock(Ask):
     op: Literal["lock"]
     why: Annotated[str, Field(max_length=2000)] = ""
@@ -158,7 +176,8 @@ class Unlock(Ask):
 ANY: TypeAdapter[Any] = TypeAdapter(
     Annotated[
         Status | Stop | ListItems | Watch | Show | Approve | Deny | Replay | Shred | Tools | Trust | Verdicts | PolicyShow | SelfTest
-        | PolicySet | PolicyProposals | PolicyAccept | PolicyReject | TokenNew | TokenList | TokenRevoke | Lock | Unlock,
+        | PolicySet | PolicyProposals | PolicyAccept | PolicyReject | TokenNew | TokenList | TokenRevoke | Lock | Unlock
+        | CanaryAdd | CanaryList | CanaryRemove,
         Field(discriminator="op"),
     ]
 )  # fmt: skip

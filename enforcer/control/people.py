@@ -16,7 +16,8 @@ from typing import Any, Literal
 import jsonschema
 import referencing
 
-from enforcer.control import asks, policy
+from enforcer.control import asks, canaries, policy
+from enforcer.control.canaries import Canaries, CanariesFailed
 from enforcer.control.tokens import Token, Tokens
 from enforcer.custody import Custody, record_json
 from enforcer.policies import Policies, PolicyRefused
@@ -41,6 +42,7 @@ class People:
     arm: Callable[[bool], str]
     stop: Callable[[], None]
     policies: Policies | None = None
+    canaries: Canaries | None = None
 
     async def answer(self, ask: Any, by: str) -> Any:
         """Raises KeyError (no such thing), DecisionRefused, NothingToRedact, StoreFailed, TokensFailed, Unfit."""
@@ -95,6 +97,13 @@ class People:
                 return [token.to_json(time.time()) for token in self.tokens.all()]
             case asks.TokenRevoke():
                 return await self._revoke_token(ask.name, by)
+            case asks.CanaryAdd() | asks.CanaryList() | asks.CanaryRemove():
+                if self.canaries is None:
+                    raise Unfit("this instance watches no canaries")
+                try:
+                    return canaries.answer(self.canaries, ask, time.time())
+                except CanariesFailed as error:
+                    raise Unfit(str(error)) from None
         raise AssertionError(type(ask))
 
     async def _new_token(self, ask: asks.TokenNew, by: str) -> dict[str, Any]:
