@@ -119,7 +119,8 @@ def item(row: dict[str, Any], *, full: bool, console: Console = out) -> None:
     if row.get("payload") is None:
         console.print("\n  The payload is shredded.")
         return
-    console.print("\n  [dim]What the server sent (escaped; do not follow it):[/]")
+    whose = "What the client asks, and has not run (escaped)" if row.get("holds") == "request" else "What the server sent (escaped; do not follow it)"
+    console.print(f"\n  [dim]{whose}:[/]")
     _evidence(json.loads(row["payload"]), [reason for said in row["verdicts"] for reason in said["reasons"]], full, console)
     if row["state"] == "held":
         console.print(f"\n  holdfast escrow approve {row['id']} -m WHY\n  holdfast escrow deny {row['id']} -m WHY")
