@@ -10,7 +10,7 @@ What the daemon uses (`log.py`; it holds the state directory's lock already, thr
     EvidenceLog.open(state_dir: Path, server: str, publish: Callable[[str], None], *,
                      segment_bytes=64 << 20, checkpoint_s=10.0, sync_s=0.05) -> EvidenceLog
         Recovers what a crash left (a torn record is dropped, and a `Lost` entry says so), signs the tail, starts the sync thread.
-        publish(text) gets every checkpoint's text, from another thread: it must only write it somewhere (the journal).
+        publish(text) gets every checkpoint's text, from here and later from another thread: it must only write it somewhere (the journal).
         Blocking, and quick: it reads from the segment of the last checkpoint on. Raises EvidenceError.
     log.record(event: Event) -> Position
         Write one entry with write(2); once it returns, the entry survives kill -9. Call it before the effect. Some 15 us.

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NewType
 
@@ -279,7 +280,7 @@ class EvidenceLog:
         failed = self._failed
         for loop in {future.get_loop() for _, future in waiting}:
             theirs = [future for _, future in waiting if future.get_loop() is loop]
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # that loop is closed: nobody waits there
                 loop.call_soon_threadsafe(_wake, theirs, failed)
 
 
