@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from typer.core import TyperCommand, TyperGroup
 
 from enforcer.cli.app import app
+from escrow.jury_settings import JurySettings
 from escrow.policy import Bearer, Policy, Tls, load
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -89,7 +90,7 @@ def test_the_policy_in_the_readme_is_the_default_one_with_every_key() -> None:
     assert load(written) == Policy()
     document = tomllib.loads(written)
     for path in keys(Policy):
-        if path in ("tls", "principal.bearer"):
+        if path in ("tls", "principal.bearer", "jury", "rule"):
             continue
         place: object = document
         for part in path.split("."):
@@ -103,6 +104,7 @@ def test_the_tables_absent_by_default_are_shown_with_every_key() -> None:
     document = tomllib.loads(written)
     assert set(document["tls"]) == set(Tls.model_fields)
     assert set(document["principal"]["bearer"]) == set(Bearer.model_fields)
+    assert set(document["jury"]) == set(JurySettings.model_fields) and document["rule"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

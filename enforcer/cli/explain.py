@@ -42,7 +42,7 @@ def explain(
 ) -> None:
     """Say what would happen with a call or a result, and why; under a policy file, the running policy, or else the defaults.
 
-    Example: holdfast policy explain --tool fetch --result page.json
+    Example: holdfast policy explain --tool fetch --result page.json.
     """
     if result is not None and arguments is not None:
         raise typer.BadParameter("give --result or --arguments", param_hint="--arguments")
