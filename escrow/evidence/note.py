@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import json
 import re
 from dataclasses import dataclass
 
@@ -110,11 +111,12 @@ def origin_for(server: str, suffix: str) -> str:
 
 
 def find_notes(text: str, origin: str) -> list[Signed]:
-    """Every checkpoint of this log in a text that may hold other lines too (a journal's). Further signatures on a note are passed over.
+    """Every checkpoint of this log in a text that may hold other lines too: as they are, or as the daemon writes them to its standard error,
+    `{"event": "checkpoint", "checkpoint": …}` on a line, whatever a journal puts before. Further signatures on a note are passed over.
 
     Raises NoteError for what looks like one and is none.
     """
-    lines = text.split("\n")
+    lines = [part for line in text.split("\n") for part in _unwrapped(line).split("\n")]
     found = []
     for at, line in enumerate(lines):
         if line != origin or at + LINES > len(lines) or lines[at + 3] or not lines[at + 4].startswith(_DASH):
@@ -129,6 +131,18 @@ def find_notes(text: str, origin: str) -> list[Signed]:
             raise NoteError("a checkpoint has no signature by its log")
         found.append(Signed.parse("\n".join([*lines[at : at + 4], own[0], ""])))
     return found
+
+
+def _unwrapped(line: str) -> str:
+    """The checkpoint that a line of the daemon's holds; any other line as it is."""
+    if '"checkpoint"' not in line:
+        return line
+    try:
+        value, _ = json.JSONDecoder().raw_decode(line, line.index("{"))
+    except (ValueError, RecursionError):
+        return line
+    note = value.get("checkpoint")
+    return note if isinstance(note, str) else line
 
 
 def _unbase64(text: str) -> bytes | None:

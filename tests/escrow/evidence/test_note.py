@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from contextlib import suppress
 
 import pytest
@@ -99,6 +100,12 @@ def test_checkpoints_are_found_among_a_journals_lines() -> None:
     journal = f"ready\nexample.com/behind-the-sofa\nnot a note\n{EXAMPLE}enforcing\n\n{EXAMPLE.replace('20852163', '20852164')}— witness.example AAAA\nbye"
     assert [signed.checkpoint.size for signed in find_notes(journal, "example.com/behind-the-sofa")] == [20852163, 20852164]
     assert find_notes(journal, "example.com/another") == []
+
+
+def test_checkpoints_are_found_in_the_lines_that_the_daemon_writes() -> None:
+    said = [json.dumps({"event": "checkpoint", "checkpoint": EXAMPLE.replace("20852163", size)}) for size in ("1", "2", "3")]
+    journal = f'{said[0]}\n{{"event": "ready"}}\nNov 23 12:00:00 host holdfast[41]: {said[1]}\n{said[2]}\n"checkpoint"\n{{"checkpoint": 1}}\n{{"checkpoint"'
+    assert [signed.checkpoint.size for signed in find_notes(journal, "example.com/behind-the-sofa")] == [1, 2, 3]
 
 
 def test_a_checkpoint_found_without_its_logs_signature_is_an_error() -> None:
