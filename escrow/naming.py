@@ -27,6 +27,7 @@ _TURNERS: Final = frozenset([
 """Before "token": what asks for the next page, or is no credential otherwise."""
 
 
+@lru_cache(maxsize=8192)
 def name_of(pointer: str) -> str:
     """The name of the nearest object member above a value: what its place calls it."""
     for token in reversed(pointer.split("/")[1:]):

@@ -22,6 +22,9 @@ JUDGE: Final = "taint"
 REMEMBERED: Final = 8192
 """Identifiers of results that a session remembers, addresses of the web apart from the rest; and as many of its own."""
 
+CREDENTIAL_CHARS: Final = 200
+"""Longest value that its place can make a credential of."""
+
 MAX_REASONS: Final = 16
 MAX_POINTER_CHARS: Final = 1024
 UNSURE_SCORE: Final = 0.6
@@ -96,6 +99,11 @@ def sightings(document: Json, asked: bool, bounds: Bounds = Bounds()) -> Sightin
     return gather(((leaf, named(unpack(leaf.text, bounds).forms, asked)) for leaf in leaves(document)), asked)
 
 
+def is_credential(pointer: str, text: str) -> bool:
+    """Whether a value's place names it as a credential. A key's pointer ends in `#` and is no place of a value."""
+    return 8 <= len(text) <= CREDENTIAL_CHARS and not pointer.endswith("#") and names_credential(name_of(pointer))
+
+
 def gather(rows: Iterable[tuple[Leaf, Named]], asked: bool) -> Sightings:
     """Put together what the leaves of a document name, and what the leaves' own places say of them."""
     found: dict[bytes, Sighting] = {}
@@ -108,7 +116,7 @@ def gather(rows: Iterable[tuple[Leaf, Named]], asked: bool) -> Sightings:
                     cut = True
                     break
                 found[mention.identifier] = Sighting(mention.identifier, leaf.pointer, mention.span, via)
-        if len(found) < MOST and not leaf.is_key and 8 <= len(leaf.text) <= 200 and names_credential(name_of(leaf.pointer)):
+        if len(found) < MOST and is_credential(leaf.pointer, leaf.text):
             found.setdefault(credential(leaf.text), Sighting(credential(leaf.text), leaf.pointer))
         if of.words:
             spoken.append((leaf.pointer, of.words[:room]))

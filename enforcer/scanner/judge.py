@@ -16,7 +16,7 @@ from enforcer.scanner import rules as rule_files
 from enforcer.scanner.facts import Facts, Ground, TextFacts, Window
 from escrow.leaves import Joined, Json, Leaf, joined, leaves
 from escrow.scanner_settings import ScannerSettings
-from escrow.taint import Named, Sightings, gather
+from escrow.taint import CREDENTIAL_CHARS, NOTHING, Named, Sightings, gather, is_credential
 from escrow.unpack import Bounds
 from escrow.verdict import Finding, Reason, Verdict
 
@@ -32,9 +32,6 @@ and of published servers' lists the classifier would hold every other one. Rules
 that changes is held whatever it says."""
 
 _DEFINITION: Final = re.compile(r"/result/(?:tools|prompts|resources|resourceTemplates)/\d+/|/result/instructions$")
-
-MAX_NAMED_CHARS: Final = 200
-"""Longest value that its place's name can make a credential of."""
 
 MAX_POINTER_CHARS: Final = 1024
 """Longest pointer reported; a longer one, out of keys an attacker made long, is given as the whole document."""
@@ -57,7 +54,7 @@ class Scanner:
         self._facts = Facts(rule_files.load(), Bounds(settings.max_depth, settings.max_forms, min(settings.max_chars, 8 << 20)))
         self.fresh: dict[bytes, float] = {}
         """Scores that the last judgement had to compute, by digest of their windows; for the relay's memory."""
-        self._named: list[tuple[str, str, Named]] = []
+        self._named: list[tuple[Leaf, Named]] = []
 
     def quick(self, document: Json, size_bytes: int) -> Verdict | None:
         """The verdict, if it can be given at once, without the model and within the quick bounds; None asks for a worker."""
@@ -89,7 +86,7 @@ class Scanner:
     def sightings(self) -> Sightings:
         """Whom the message judged last names: e-mail addresses, hosts, accounts. Empty for one that `quick` left to a worker."""
         rows, self._named = self._named, []
-        return gather(((Leaf(pointer, text, pointer.endswith("#")), of) for pointer, text, of in rows), False)
+        return gather(rows, False) if rows else NOTHING
 
     def learn(self, scores: dict[bytes, float]) -> None:
         """Remember scores of windows."""
@@ -136,7 +133,8 @@ class Scanner:
                 break
             facts = self._facts.of(text)
             cut |= facts.cut
-            self._named.append((pointer, text if len(text) <= MAX_NAMED_CHARS else "", facts.named))
+            if facts.named.mentions or is_credential(pointer, text):
+                self._named.append((Leaf(pointer, text if len(text) <= CREDENTIAL_CHARS else ""), facts.named))
             for ground in facts.grounds:
                 hostile |= ground.hostile
                 reasons.append((1.0 if ground.hostile else 0.5, _ground(ground, pointer, join is not None)))

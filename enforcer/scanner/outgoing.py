@@ -7,7 +7,6 @@ pictures are as random as keys. No model takes part, so that small arguments are
 
 from __future__ import annotations
 
-import hashlib
 import re
 from bisect import bisect_right
 from collections import OrderedDict
@@ -38,8 +37,8 @@ NAMED_CHARS: Final = 300
 JOINED_CHARS: Final = 64 * 1024
 """Most text of neighbouring values that is read as one."""
 
-MEMO_ENTRIES: Final = 16384
-MEMO_TEXT_CHARS: Final = 16 * 1024
+MEMO_CHARS: Final = 4 * 1024 * 1024
+MEMO_TEXT_CHARS: Final = 4 * 1024
 
 ENTROPY_BITS: Final = 3.0
 ENTROPY_CHARS: Final = 14
@@ -48,8 +47,11 @@ TEXTS: Final = {
     "secret.entropy": "A value in a place named like a secret's is as random as a key.",
     "outgoing.bounds": "It could not be unpacked or read whole within the scanner's bounds.",
 }
+_SHORTEST: Final = 6
+"""Values below this length hold nothing that is looked for: neither an address nor a password worth the name."""
+
 _SHORT: Final = 12
-"""Texts below this length hold nothing that is looked for."""
+"""Nor do shorter ones hold a secret of a published format."""
 
 _SCHEME = re.compile(r"(?:bearer|basic|token|bot)\s+", re.IGNORECASE)
 _PLACEHOLDER = re.compile(r"[<{$%\[]|\.\.\.|\*\*|xxx|example|changeme|redacted|placeholder|your[_-]|://|^/|^\.|dummy|sample|test", re.IGNORECASE)
@@ -95,7 +97,8 @@ class Outgoing:
         self.settings = settings
         self._rules = secret_rules.load()
         self._bounds = Bounds(settings.max_depth, settings.max_forms, min(settings.max_chars, 8 << 20))
-        self._memo: OrderedDict[bytes, _Facts] = OrderedDict()
+        self._memo: OrderedDict[tuple[str, str], _Facts] = OrderedDict()
+        self._memo_chars = 0
         self._watched: dict[str, str] = {}
 
     def watch(self, canaries: Mapping[str, str]) -> None:
@@ -118,7 +121,10 @@ class Outgoing:
         cut = len(found) > self.settings.max_leaves
         chars = 0
         for leaf in found[: self.settings.max_leaves]:
-            chars += len(leaf.text)
+            size = len(leaf.text)
+            if size < _SHORTEST:
+                continue
+            chars += size
             if chars > 2 * self.settings.max_chars:
                 cut = True
                 break
@@ -155,19 +161,20 @@ class Outgoing:
         return Examined(Verdict(JUDGE, Finding.HOSTILE, 1.0, (reasons + verdict.reasons)[:MAX_REASONS], verdict.took_ms), examined.seen, examined.signs)
 
     def _of(self, name: str, text: str) -> _Facts:
-        if len(text) < 6:
-            return _NO_FACTS
-        if len(text) > MEMO_TEXT_CHARS:
-            return self._compute(name, text)
-        return self._remembered(name, text)
-
-    def _remembered(self, name: str, text: str) -> _Facts:
-        key = hashlib.blake2b(f"{name}\0{text}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        facts = self._memo.get(key)
-        if facts is None:
-            facts = self._memo[key] = self._compute(name, text)
-            if len(self._memo) > MEMO_ENTRIES:
-                self._memo.popitem(last=False)
+        """What a value holds. Only values that hold nothing are remembered, so that no secret stays in memory for it."""
+        known = self._memo.get((name, text))
+        if known is not None:
+            return known
+        facts = self._compute(name, text)
+        if facts.found or facts.signs or facts.cut or len(text) > MEMO_TEXT_CHARS:
+            return facts
+        if not facts.named.mentions and not facts.named.words:
+            facts = _NO_FACTS
+        self._memo[name, text] = facts
+        self._memo_chars += len(text) + 64
+        while self._memo_chars > MEMO_CHARS:
+            (_, old), _ = self._memo.popitem(last=False)
+            self._memo_chars -= len(old) + 64
         return facts
 
     def _compute(self, name: str, text: str) -> _Facts:
@@ -210,7 +217,7 @@ class Outgoing:
         starts: list[int] = []
         at = 0
         for leaf in found:
-            if not leaf.is_key and leaf.text and len(leaf.text) <= MEMO_TEXT_CHARS:
+            if not leaf.is_key and leaf.text and len(leaf.text) <= JOINED_CHARS // 4:
                 if at + len(leaf.text) > JOINED_CHARS:
                     break
                 parts.append(leaf)
