@@ -15,15 +15,15 @@ IMPURE = frozenset([
     "_socket", "_thread", "asyncio", "concurrent", "ctypes", "fcntl", "glob", "http", "io", "mmap", "multiprocessing", "os", "pathlib",
     "pwd", "queue", "random", "sched", "secrets", "select", "selectors", "shelve", "shutil", "signal", "socket", "socketserver", "sqlite3",
     "ssl", "subprocess", "sys", "tempfile", "termios", "threading", "time", "urllib.request", "urllib.error", "anyio", "uvloop",
-    "httptools", "httpx", "requests",
+    "httpx", "requests",
 ])
 # fmt: on
 """Modules by which time, bytes or chance could come in other than as an argument."""
 
-CORE_MAY = frozenset({"pydantic", "rfc8785", "re2"})
+CORE_MAY = frozenset({"pydantic", "rfc8785", "re2", "httptools", "hpack", "hyperframe"})
 """What `escrow` may import beside the standard library: data types and sans-IO parsers."""
 
-ADAPTERS = frozenset({"kernel", "relay", "scanner", "sandbox", "store", "dns", "evidence", "control", "jury"})
+ADAPTERS = frozenset({"kernel", "relay", "scanner", "sandbox", "store", "dns", "evidence", "control", "jury", "taps", "witness", "telemetry"})
 
 
 def imported(source: str, package: str) -> Iterator[str]:

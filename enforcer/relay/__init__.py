@@ -9,7 +9,7 @@
       events        a stream of events, each judged
       delivery      what takes its time at the end
     upstream    connections to the server
-    wire, head  HTTP: bytes in, heads and bodies out; heads written
+    head        heads written; `escrow.http` reads them and their bodies
     stream      events to a client; what its TCP has acknowledged
     sessions    who asked what; identity: who is at the other end; responder: the self-test
 

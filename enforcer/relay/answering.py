@@ -9,9 +9,10 @@ from functools import partial
 from enforcer.custody import Arrival, Outgoing, Ticket
 from enforcer.relay.delivery import confirm
 from enforcer.relay.exchange import IN_LOOP, JSON, Exchange
-from enforcer.relay.head import BadMessage, Head, Headers, relayed, told
+from enforcer.relay.head import relayed, told
 from escrow import jsonrpc
 from escrow.call import Call
+from escrow.http.head import BadMessage, Head, Headers
 
 _OURS = b'{"error":"The guarded server answered with an error that is not MCP; Holdfast does not pass its text on."}'
 _KEPT = frozenset({b"www-authenticate", b"allow", b"retry-after", b"mcp-session-id"})

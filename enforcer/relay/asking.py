@@ -15,10 +15,10 @@ from enforcer.relay.context import Context
 from enforcer.relay.delivery import finish_on_stream
 from enforcer.relay.exchange import IN_LOOP, JSON, Exchange
 from enforcer.relay.forwarding import Forwarding
-from enforcer.relay.head import BadMessage, Head
 from enforcer.relay.sessions import Session
 from escrow import answers, jsonrpc
 from escrow.call import Call, Transport, call_of
+from escrow.http.head import BadMessage, Head
 from escrow.policy import Policy
 from escrow.principal import Principal
 

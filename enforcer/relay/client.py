@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, cast
 from enforcer.relay import asking
 from enforcer.relay.context import Context
 from enforcer.relay.exchange import Exchange
-from enforcer.relay.head import BadMessage, Head, response_head
-from enforcer.relay.wire import End, Wire
+from enforcer.relay.head import response_head
 from escrow import answers
+from escrow.http.head import BadMessage, Head
+from escrow.http.wire import End, Wire
 from escrow.principal import Principal
 
 if TYPE_CHECKING:

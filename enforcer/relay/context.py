@@ -12,7 +12,7 @@ from enforcer.relay.identity import Identity
 from enforcer.relay.responder import Responder
 from enforcer.relay.sessions import Sessions
 from enforcer.relay.upstream import Upstream
-from enforcer.relay.wire import Heads
+from escrow.http.wire import Heads
 from escrow.policy import Policy
 
 

@@ -6,11 +6,12 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from enforcer.custody import Outgoing, Ticket
-from enforcer.relay.head import BadMessage, Head, Headers, asked, request_head
+from enforcer.relay.head import asked, request_head
 from enforcer.relay.sessions import Session
 from enforcer.relay.stream import acknowledged
 from enforcer.relay.upstream import UpstreamDown
-from enforcer.relay.wire import Closed
+from escrow.http.head import BadMessage, Head, Headers
+from escrow.http.wire import Closed
 from escrow.sse import Event
 
 if TYPE_CHECKING:

@@ -14,11 +14,12 @@ from enforcer.custody import Outgoing, Ticket
 from enforcer.relay import answering
 from enforcer.relay.delivery import confirm, tell_server
 from enforcer.relay.exchange import IN_LOOP, AtServer, Exchange
-from enforcer.relay.head import BadMessage, Head, relayed
+from enforcer.relay.head import relayed
 from enforcer.relay.stream import ClientStream
 from enforcer.relay.upstream import Connection
 from escrow import answers, jsonrpc
 from escrow.call import Call, Transport
+from escrow.http.head import BadMessage, Head
 from escrow.sse import Event, EventTooLarge, Reader
 
 _T = TypeVar("_T")

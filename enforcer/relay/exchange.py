@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from enforcer.custody import Outgoing, Running, Ticket
 from enforcer.relay.context import Context
-from enforcer.relay.head import BadMessage, Head, Headers, response_head
+from enforcer.relay.head import response_head
 from enforcer.relay.upstream import Connection, UpstreamDown
 from escrow import answers
 from escrow.call import Call, Transport
+from escrow.http.head import BadMessage, Head, Headers
 
 if TYPE_CHECKING:
     from enforcer.relay.asking import Place

@@ -5,8 +5,9 @@ from __future__ import annotations
 from enforcer.relay import answering
 from enforcer.relay.events import EventRelay
 from enforcer.relay.exchange import AtServer, Exchange
-from enforcer.relay.head import BadMessage, Head, forwarded, told
+from enforcer.relay.head import forwarded, told
 from enforcer.relay.upstream import Connection
+from escrow.http.head import BadMessage, Head
 
 
 class Forwarding(AtServer):

@@ -1,4 +1,4 @@
-"""Heads of HTTP/1.1 messages: what was parsed, and the writing of new ones.
+"""Heads of HTTP/1.1 messages: the writing of new ones.
 
 A head never goes on as it came but is written anew from what was parsed, so that the two sides cannot disagree on where a message ends.
 Sources: RFC 9112 (framing: sections 6 and 7), RFC 9110 (hop-by-hop fields: section 7.6.1).
@@ -7,11 +7,9 @@ Sources: RFC 9112 (framing: sections 6 and 7), RFC 9110 (hop-by-hop fields: sect
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from functools import lru_cache
 
-Headers = tuple[tuple[bytes, bytes], ...]
-"""Names in lower case, in order."""
+from escrow.http.head import Head, Headers
 
 HOP = frozenset(
     {
@@ -33,42 +31,6 @@ _NOT_ASKED = frozenset({b"accept-encoding", b"range", b"if-none-match", b"if-mod
 """Bodies must stay readable: no compression, no ranges, no conditional answers."""
 _NOT_TOLD = frozenset({b"content-encoding", b"alt-svc"})
 """Of a response: its body is readable as it is, and there is no other service to switch to."""
-
-
-class BadMessage(Exception):
-    """The peer's bytes are no HTTP/1.1 message that all parsers read alike, or pass a bound. status: what to tell a client."""
-
-    def __init__(self, text: str, status: int = 400) -> None:
-        super().__init__(text)
-        self.status = status
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Head:
-    """A request's or a response's head. `method`, `target` of the one, `status` of the other."""
-
-    headers: Headers
-    keep_alive: bool
-    method: str = ""
-    target: str = ""
-    status: int = 0
-    _values: dict[bytes, bytes | None] = field(init=False, repr=False)
-    """None where a field comes twice with different values."""
-
-    def __post_init__(self) -> None:
-        values: dict[bytes, bytes | None] = {}
-        for name, value in self.headers:
-            values[name] = value if values.get(name, value) == value else None
-        object.__setattr__(self, "_values", values)
-
-    def get(self, name: bytes) -> bytes | None:
-        """The only value of a field. Raises BadMessage where it comes twice with different values."""
-        if name not in self._values:
-            return None
-        value = self._values[name]
-        if value is None:
-            raise BadMessage("a header that must come once comes twice")
-        return value
 
 
 def asked(head: Head) -> Headers:

@@ -8,8 +8,8 @@ import ssl
 from collections.abc import Awaitable, Callable
 from typing import Protocol, cast
 
-from enforcer.relay.head import BadMessage, Head
-from enforcer.relay.wire import Closed, End, Heads, Wire
+from escrow.http.head import BadMessage, Head
+from escrow.http.wire import Closed, End, Heads, Wire
 
 Opener = Callable[[socket.socket], Awaitable[socket.socket]]
 """Opens a connected socket to the server, for the client connection given."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from enforcer.relay.head import BadMessage, Head, request_head, response_head
-from enforcer.relay.wire import Closed, Heads, Wire
+from enforcer.relay.head import request_head, response_head
+from escrow.http.head import BadMessage, Head
+from escrow.http.wire import Closed, Heads, Wire
 
 MAX = 4096
 REQUESTS = (

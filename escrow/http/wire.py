@@ -1,4 +1,4 @@
-"""One direction of an HTTP/1.1 connection, bytes in, heads and bodies out: strict reading with llhttp. No sockets here.
+"""One direction of an HTTP/1.1 connection, bytes in, heads and bodies out: strict reading with llhttp. Pure.
 
 Heads repeat: a client sends the same one with each call. What llhttp read once, whole and from the start of a message, is remembered by its
 very bytes, and a body with a `Content-Length` is counted; everything else goes through llhttp.
@@ -13,7 +13,7 @@ from typing import Any
 
 import httptools
 
-from enforcer.relay.head import BadMessage, Head
+from escrow.http.head import BadMessage, Head
 
 _MOST_FIELDS = 200
 _MOST_KNOWN = 1024
