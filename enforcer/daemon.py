@@ -21,6 +21,7 @@ from typing import Any
 import anyio
 
 from enforcer import journal
+from enforcer.control.canaries import Canaries
 from enforcer.control.people import People
 from enforcer.control.server import ControlServer
 from enforcer.control.tokens import Tokens
@@ -112,6 +113,7 @@ class _Daemon:
         given, policy = self.inherited, self.policies.current
         scanner, outgoing = _judges_of_the_relay()
         scanner.settings = outgoing.settings = policy.scanner
+        self.canaries = Canaries(given.state_dir / "canaries.json", outgoing.watch)
         self.pool = WorkerPool(policy.scanner, scanner, self._worker_lost)
         for worker in given.workers:
             self.pool.add(worker)
@@ -143,7 +145,7 @@ class _Daemon:
         self.context = Context(policy, given.server, self.custody, upstream, Sessions(), identity, responder)
         self.listener = Listener(self.context, given.port if given.mode == "enforce" else None, client_tls(given.tls))
         tokens = Tokens(given.state_dir / "tokens.json")
-        people = People(self.custody, tokens, self._status, responder.arm, self._asked_to_stop, self.policies)
+        people = People(self.custody, tokens, self._status, responder.arm, self._asked_to_stop, self.policies, self.canaries)
         self.window = Window(given, self.custody, self.policies, tokens, self._status)
         control = ControlServer(people, frozenset({0, os.getuid()}))
         await self.listener.start(given.listeners)
