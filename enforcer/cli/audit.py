@@ -41,17 +41,17 @@ def _translated() -> Iterator[None]:
 @audit.command("tail")
 def tail(
     count: Annotated[int, typer.Option("-n", "--lines", min=1, max=100_000, help="How many of the last entries to show.")] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    as_json: Json = False,
     state: StateDir = None,
 ) -> None:
-    """Show the last entries, without checking the log. Example: `holdfast audit tail -n 5 --json`."""
+    """Show the last entries, oldest first, without checking the log. Example: `holdfast audit tail -n 5 --json`."""
     with _translated():
         rows = reading.last(folder_of(state_dir(state)), count)
+    if as_json:
+        render.print_json(rows)
+        return
     for row in rows:
-        if as_json:
-            render.print_json(row)
-        else:
-            render.out.print(escape(_line(row)), soft_wrap=True)
+        render.out.print(escape(_line(row)), soft_wrap=True)
 
 
 def _line(row: dict[str, Any] | None) -> str:

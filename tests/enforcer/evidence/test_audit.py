@@ -51,10 +51,10 @@ def test_tail_shows_the_last_entries_and_no_control_character_of_anybodys(
     assert "scanner:HOSTILE" in third and "tool=ls\\u{1b}[31m\\u{202e}[bold]x[/bold]\\n" in third and "\x1b" not in third
 
 
-def test_tail_as_json_is_one_object_a_line(state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tail_as_json_is_one_list(state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(monkeypatch, state, "tail", "--json") == 0
     out = capsys.readouterr().out
-    assert [json.loads(line)["seq"] for line in out.splitlines()] == [0, 1, 2, 3] and out.isascii()
+    assert [entry["seq"] for entry in json.loads(out)] == [0, 1, 2, 3] and out.isascii()
 
 
 def test_tail_goes_on_over_an_entry_that_cannot_be_read(state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
