@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Final, Literal
 
 from escrow.verdict import Finding, Verdict, worst
 
@@ -24,6 +24,9 @@ Recorded = Literal["hostile", "unsure", "scanner only", "trial", "not judged"]
 """What a decision is recorded as. `agreed` comes with the second judge; a scanner alone never earns it."""
 
 Unclean = Literal["hold", "refuse", "pass"]
+
+NEVER_TRIED: Final = frozenset({"lock"})
+"""Judges whose word stands on trial too: a person locked the server."""
 
 _SEVERITY = {Ruling.RELEASE: 0, Ruling.HOLD: 1, Ruling.REFUSE: 2}
 
@@ -56,7 +59,7 @@ def decide(
     | yes, or | yes | either says "pass", on trial: release, and what would have been is hold | trial |
     | no | no | release | scanner only |
 
-    A worse verdict never has a milder outcome: HOSTILE gets what UNSURE would get, or more.
+    No trial passes what `NEVER_TRIED` names. A worse verdict never has a milder outcome: HOSTILE gets what UNSURE would get, or more.
 
     Args:
         verdicts: what the judges said, in any order.
@@ -64,6 +67,8 @@ def decide(
         on_hostile, on_unsure: the policy's choices. "pass" without a trial holds.
         trial: the policy says that "pass" is meant.
     """
+    if any(verdict.judge in NEVER_TRIED and verdict.finding is not Finding.CLEAN for verdict in verdicts):
+        trial = False
     finding = worst(verdicts)
     if finding is Finding.CLEAN and not required <= {verdict.judge for verdict in verdicts}:
         finding = Finding.UNSURE

@@ -18,7 +18,7 @@ HELD, REFUSED = Ruling.HOLD, Ruling.REFUSE
 
 choices: st.SearchStrategy[Unclean] = st.sampled_from(["hold", "refuse", "pass"])
 some_verdicts = st.lists(
-    st.builds(Verdict, st.sampled_from(["scanner", "jury", "tools", "taint", "outgoing"]), st.sampled_from(Finding), st.just(0.5)), max_size=4
+    st.builds(Verdict, st.sampled_from(["scanner", "jury", "tools", "taint", "outgoing", "lock"]), st.sampled_from(Finding), st.just(0.5)), max_size=4
 ).map(tuple)
 requirements = st.frozensets(st.sampled_from(["scanner", "sandbox"]))
 
@@ -88,6 +88,12 @@ def test_a_worse_verdict_never_has_a_milder_outcome(
 def test_without_a_trial_pass_is_hold(verdicts: tuple[Verdict, ...], required: frozenset[str], on_hostile: Unclean, on_unsure: Unclean) -> None:
     stricter: list[Unclean] = ["hold" if choice == "pass" else choice for choice in (on_hostile, on_unsure)]
     assert decide(verdicts, required, on_hostile, on_unsure) == decide(verdicts, required, *stricter)
+
+
+def test_no_trial_passes_what_a_person_has_locked() -> None:
+    scanner = Verdict("scanner", Finding.CLEAN, 0.0)
+    assert decide((scanner, unsure("lock", "lock.held", "Locked.")), SCANNER, "pass", "pass", True) == Decision(HELD, "unsure")
+    assert decide((scanner, Verdict("lock", Finding.CLEAN, 0.0)), SCANNER, "pass", "pass", True).ruling is Ruling.RELEASE
 
 
 HOSTILE, CLEAN = Verdict("outgoing", Finding.HOSTILE, 1.0), Verdict("outgoing", Finding.CLEAN, 0.0)
