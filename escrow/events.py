@@ -105,7 +105,7 @@ class Process:
 class TlsObject:
     """One SSL object of a process while it lives. A pointer that is used again after SSL_free is another object: `number` differs.
 
-    number: grows by one with each object seen on the machine since the taps were loaded.
+    number: with process and pointer unique; grows with time.
     """
 
     process: Process
@@ -141,6 +141,8 @@ class TlsSlice:
     offset: of `data` in the call's bytes. total: bytes of the whole call. The call is whole when its slices cover 0 … total.
     missing: bytes after `data` that were not captured and that no other slice holds.
     thread: id of the thread that called.
+    confirmed: the call is known to have taken exactly these bytes. False where only its entry could be watched: it may have failed, and
+        be repeated as another call.
     """
 
     object: TlsObject
@@ -152,6 +154,7 @@ class TlsSlice:
     total: int
     data: bytes
     missing: int
+    confirmed: bool
 
 
 class TlsEnd(Enum):
