@@ -42,7 +42,10 @@ HIDDEN_TEXTS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """rule: id. hostile: holds by itself. weight: logits it adds to windows it touches, where it does not."""
+    """rule: id. hostile: holds by itself. weight: logits it adds to windows it touches, where it does not.
+
+    definitions: counts only in what a server says of itself and its tools.
+    """
 
     rule: str
     text: str
@@ -50,17 +53,22 @@ class Ground:
     weight: float
     span: tuple[int, int] | None
     via: tuple[str, ...]
+    definitions: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A piece for the classifier. digest: of its text; span: in the form that `via` leads to; bonus: logits known beforehand."""
+    """A piece for the classifier. digest: of its text; span: in the form that `via` leads to; bonus: logits known beforehand.
+
+    definition_bonus: those that count only in what a server says of itself and its tools.
+    """
 
     digest: bytes
     text: str
     span: tuple[int, int]
     via: tuple[str, ...]
     bonus: float
+    definition_bonus: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +148,16 @@ class Facts:
                 hostile = form.rule != "hidden.zero-width-in-words"
                 grounds.append(Ground(form.rule, HIDDEN_TEXTS[form.rule], hostile, 0.0 if hostile else 4.0, None, form.via))
             hits = self._rules.search(form.text)
-            grounds.extend(Ground("rule." + hit.rule.id, hit.rule.text, hit.rule.severity == "hostile", hit.rule.weight, hit.span, form.via) for hit in hits)
+            grounds.extend(
+                Ground("rule." + hit.rule.id, hit.rule.text, hit.rule.severity == "hostile", hit.rule.weight, hit.span, form.via, hit.rule.definitions)
+                for hit in hits
+            )
             hidden = HIDDEN_BONUS if "html-hidden" in form.via else 0.0
             for start, end in windows(form.text):
                 piece = form.text[start:end]
                 if not speaks(piece):
                     continue
-                bonus = hidden + sum(hit.rule.weight for hit in hits if hit.span[0] < end and start < hit.span[1])
-                pieces.append(Window(digest(piece), piece, (start, end), form.via, bonus))
+                met = [hit.rule for hit in hits if hit.span[0] < end and start < hit.span[1]]
+                bonus = hidden + sum(rule.weight for rule in met if not rule.definitions)
+                pieces.append(Window(digest(piece), piece, (start, end), form.via, bonus, sum(rule.weight for rule in met if rule.definitions)))
         return TextFacts(tuple(grounds), tuple(pieces), opened.cut, size, named(opened.forms, asked=False))

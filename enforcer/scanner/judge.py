@@ -122,7 +122,7 @@ class Scanner:
         read: dict[bytes, tuple[float, float, str, Window]] = {}  # digest → logit with bonus, bonus, pointer, window
         chars = 0
         alone = 0.0
-        waiting: list[tuple[str, Window]] = []
+        waiting: list[tuple[str, Window, bool]] = []
         self._named = []
         for text, pointer, join in [(text, pointer, None) for text, pointer in texts[: settings.max_leaves]] + [
             (join.text, join.pointer, join) for join in joins
@@ -135,13 +135,18 @@ class Scanner:
             cut |= facts.cut
             if facts.named.mentions or is_credential(pointer, text):
                 self._named.append((Leaf(pointer, text if len(text) <= CREDENTIAL_CHARS else ""), facts.named))
-            for ground in facts.grounds:
+            grounds = facts.grounds
+            if grounds:
+                # Two descriptions read as one meet signals that neither has: of those only what holds by itself counts.
+                described = _DEFINITION.match(pointer) is not None
+                grounds = tuple(ground for ground in grounds if not ground.definitions or (described and (join is None or ground.hostile)))
+            for ground in grounds:
                 hostile |= ground.hostile
                 reasons.append((1.0 if ground.hostile else 0.5, _ground(ground, pointer, join is not None)))
-            if facts.grounds:
-                alone = max(alone, sum({ground.rule: ground.weight for ground in facts.grounds}.values()))
-            waiting.extend((pointer, window) for window in (facts.windows if join is None else self._straddling(join, facts)))
-        for pointer, window in waiting:
+            if grounds:
+                alone = max(alone, sum({ground.rule: ground.weight for ground in grounds}.values()))
+            waiting.extend((pointer, window, join is None) for window in (facts.windows if join is None else self._straddling(join, facts)))
+        for pointer, window, whole in waiting:
             if window.digest in read and read[window.digest][1] >= window.bonus:
                 continue
             if len(read) >= most_windows:
@@ -157,7 +162,7 @@ class Scanner:
                 self._named = []
                 return None
             if _DEFINITION.match(pointer):
-                logit -= DEFINITION_MARGIN
+                logit += (window.definition_bonus if whole else 0.0) - DEFINITION_MARGIN
             read[window.digest] = (logit + window.bonus, window.bonus, pointer, window)
         count = len(read)
         threshold = self._head.threshold(count)

@@ -16,13 +16,17 @@ import re2
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """id: `family.name`. severity: "hostile" holds by itself; "signal" adds `weight` logits to the classifier's score."""
+    """id: `family.name`. severity: "hostile" holds by itself; "signal" adds `weight` logits to the classifier's score.
+
+    definitions: counts only where a server describes itself and its tools: there it is an order, elsewhere it may be advice.
+    """
 
     id: str
     severity: Literal["hostile", "signal"]
     weight: float
     text: str
     patterns: tuple[str, ...]
+    definitions: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,5 +77,10 @@ def load() -> RuleSet:
     """The rules of the package. Opens `rules.toml` once."""
     table = tomllib.loads(resources.files("enforcer.scanner").joinpath("rules.toml").read_text("utf-8"))
     return RuleSet(
-        tuple(Rule(entry["id"], entry["severity"], float(entry.get("weight", 0.0)), entry["text"], tuple(entry["patterns"])) for entry in table["rule"])
+        tuple(
+            Rule(
+                entry["id"], entry["severity"], float(entry.get("weight", 0.0)), entry["text"], tuple(entry["patterns"]), entry["id"].startswith("definition.")
+            )
+            for entry in table["rule"]
+        )
     )
