@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from contextlib import suppress
 from dataclasses import asdict
@@ -45,12 +46,12 @@ from enforcer.scanner.judge import Scanner
 from enforcer.scanner.local import spawn_local
 from enforcer.scanner.outgoing import Outgoing
 from enforcer.scanner.pool import WorkerPool
-from enforcer.store import Store
+from enforcer.store import Store, StoreError
 from enforcer.supervision import Window
 from escrow.evidence.entry import Enforcing as EnforcingNow
 from escrow.evidence.entry import Event, Started, Stopped
 from escrow.evidence.entry import NotEnforcing as NotEnforcingNow
-from escrow.policy import Policy
+from escrow.policy import Policy, PolicyError
 from escrow.scanner_settings import ScannerSettings
 
 
@@ -73,8 +74,12 @@ def _judges_of_the_relay() -> tuple[Scanner, Outgoing]:
 
 
 def run(inherited: Inherited) -> int:
-    """Serve until told to stop. Returns the exit code."""
-    return anyio.run(_Daemon(inherited).serve, backend="asyncio", backend_options={"use_uvloop": True})
+    """Serve until told to stop. Returns the exit code; what keeps it from starting is said on standard error."""
+    try:
+        return anyio.run(_Daemon(inherited).serve, backend="asyncio", backend_options={"use_uvloop": True})
+    except (PolicyError, StoreError, EvidenceError) as error:
+        print("holdfast: " + "\n".join(ascii(line)[1:-1] for line in str(error).splitlines()), file=sys.stderr, flush=True)
+        return 1
 
 
 class _Daemon:

@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 
 from enforcer.cli import render
-from enforcer.cli.places import Json, StateDir, state_dir
+from enforcer.cli.places import Json, RuntimeDir, StateDir, state_dir
 from enforcer.control.client import Refused
 from enforcer.evidence import EvidenceError, keys, proof, reading
 from enforcer.evidence.files import folder_of
@@ -43,6 +43,7 @@ def tail(
     count: Annotated[int, typer.Option("-n", "--lines", min=1, max=100_000, help="How many of the last entries to show.")] = 20,
     as_json: Json = False,
     state: StateDir = None,
+    runtime: RuntimeDir = None,
 ) -> None:
     """Show the last entries, oldest first, without checking the log. Example: `holdfast audit tail -n 5 --json`."""
     with _translated():
@@ -71,6 +72,7 @@ def check(
     allow_tail: Annotated[bool, typer.Option("--allow-tail", help="Accept entries past the last checkpoint: a log being written has some.")] = False,
     as_json: Json = False,
     state: StateDir = None,
+    runtime: RuntimeDir = None,
 ) -> None:
     """Check the whole log from its files. Exit code 1 where it is not sound; the first bad entry is named.
 
@@ -158,6 +160,7 @@ def export(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The file to write (default: standard output).")] = None,
     key: Key = None,
     state: StateDir = None,
+    runtime: RuntimeDir = None,
 ) -> None:
     """Write the entries, or a proof that one of them is in the log; docs/evidence.md says how to check it without Holdfast.
 
@@ -189,6 +192,7 @@ def match(
     file: Annotated[Path, typer.Argument(help="A file with the message, byte for byte.")],
     as_json: Json = False,
     state: StateDir = None,
+    runtime: RuntimeDir = None,
 ) -> None:
     """Say whether a file is the message that an entry committed to. Exit code 1 where it is not, or the item was shredded."""
     folder = state_dir(state)
@@ -212,7 +216,7 @@ def match(
 
 
 @audit.command("key")
-def key_command(as_json: Json = False, state: StateDir = None) -> None:
+def key_command(as_json: Json = False, state: StateDir = None, runtime: RuntimeDir = None) -> None:
     """Print the log's public key. Keep it on another machine: `holdfast audit verify --key` takes it."""
     with _translated():
         verifier = keys.public_key(state_dir(state))

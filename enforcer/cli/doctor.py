@@ -15,7 +15,7 @@ import typer
 from rich.markup import escape
 
 from enforcer.cli import render
-from enforcer.cli.places import Json
+from enforcer.cli.places import Json, RuntimeDir, StateDir
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def checks() -> list[Check]:
     ]
 
 
-def doctor(as_json: Json = False) -> None:
+def doctor(as_json: Json = False, runtime: RuntimeDir = None, state: StateDir = None) -> None:
     """Check what this machine has. Exit code 1 where `holdfast start` could not work."""
     found = checks()
     bad = any(check.needed and not check.ok for check in found)

@@ -72,6 +72,8 @@ def test(
     file: Annotated[Path, typer.Argument(help="Cases: [[case]] tables in TOML, or a list in JSON (.json).")],
     policy_file: PolicyFile = None,
     as_json: Json = False,
+    runtime: RuntimeDir = None,
+    state: StateDir = None,
 ) -> None:
     """Run cases against a policy file (without one: the defaults), without a daemon. Exit code 1 where one fails.
 

@@ -62,7 +62,9 @@ def _origins(rows: list[dict[str, Any]]) -> None:
 
 
 @policy.command("check")
-def check(file: Annotated[Path, typer.Argument(help="A policy file (TOML).")], as_json: Json = False) -> None:
+def check(
+    file: Annotated[Path, typer.Argument(help="A policy file (TOML).")], as_json: Json = False, runtime: RuntimeDir = None, state: StateDir = None
+) -> None:
     """Check a policy file without using it. Exit code 2 where it cannot be used; line and key are named."""
     found = read_policy(file)
     render.print_json({"version": found.version}) if as_json else render.out.print(f"{safe(str(file))} is sound (version {found.version}).")

@@ -230,7 +230,7 @@ class Custody(People):
         heard = await self._judging.whole(arrival, rules)
         verdicts, decision = heard.verdicts, _ruled(heard.verdicts, rules)
         if decision.ruling is Ruling.RELEASE:
-            if listed(arrival) and not await self._definitions.trust_first(arrival.message):
+            if listed(arrival) and decision.would_have is None and not await self._definitions.trust_first(arrival.message):
                 verdicts = (*verdicts, unsure("tools", "tools.unrecorded", "The tool definitions could not be recorded."))
                 decision = Decision(Ruling.HOLD, "unsure")
             elif arrival.connected:

@@ -67,7 +67,10 @@ class Store:
         os.close(self._lock)
 
     def put(self, item: Item, payload: Payload) -> bytes:
-        """Write a new item with its payload; returns its secret, as `secret` does. The key is written first: a crash between leaves a key of nothing, never a payload without one."""
+        """Write a new item with its payload; returns its secret, as `secret` does.
+
+        The key is written first: a crash between leaves a key of nothing, never a payload without one.
+        """
         key = AESGCM.generate_key(bit_length=256)
         sealed = _seal(key, item.id, payload)
         self._run(self._keys, [("INSERT INTO keys VALUES (?, ?)", (item.id, key))])

@@ -61,12 +61,28 @@ CONTRACT = [
     "tools/trust",
     "policy/show",
     "policy/check",
+    "policy/explain",
+    "policy/test",
+    "policy/set",
+    "policy/save",
+    "audit/tail",
+    "audit/verify",
+    "audit/export",
+    "token/new",
+    "canary/new",
+    "lock",
+    "unlock",
 ]
 
 
 @pytest.mark.parametrize("name", CONTRACT)
 def test_the_contracts_commands_are_there(name: str) -> None:
     assert tuple(name.split("/")) in [path for path, _ in ALL]
+
+
+@pytest.mark.parametrize("path, command", [pytest.param(path, command, id=" ".join(path)) for path, command in ALL if not getattr(command, "commands", {})])
+def test_every_command_takes_both_directories(path: tuple[str, ...], command: click.Command) -> None:
+    assert {"--state-dir", "--runtime-dir"} <= {flag for option in command.params for flag in option.opts}
 
 
 NEED_DAEMON = ["status", "test", "verdicts", "escrow ls", "escrow show hf-0000000000", "escrow approve hf-0000000000 -m x", "tools ls", "policy show"]
