@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -97,6 +98,20 @@ def name_of(request: Request) -> str:
     return named if isinstance(named, str) else request.method
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")).encode
+_UNLIKE = re.compile(r"\d[.eE]|\d{16}")
+"""What may be a number that RFC 8785 writes otherwise than Python does: a float, or an integer near 2^53. In a string it only costs time."""
+
+
+def _canonical(value: dict[str, Any]) -> bytes:
+    """RFC 8785. The standard library's encoder writes the same, and faster, where all is ASCII (one order of keys) and no number is unlike."""
+    try:
+        text = _encode(value)
+    except ValueError:
+        return rfc8785.dumps(value)
+    return text.encode() if text.isascii() and not _UNLIKE.search(text) else rfc8785.dumps(value)
+
+
 def arguments_digest(params: dict[str, Any]) -> str:
     """SHA-256, in hex, of the RFC 8785 canonical JSON of a request's params without `_meta`.
 
@@ -105,6 +120,6 @@ def arguments_digest(params: dict[str, Any]) -> str:
     """
     bare = {key: value for key, value in params.items() if key != "_meta"}
     try:
-        return hashlib.sha256(rfc8785.dumps(bare)).hexdigest()
+        return hashlib.sha256(_canonical(bare)).hexdigest()
     except (rfc8785.CanonicalizationError, UnicodeError):
         return hashlib.sha256(b"not I-JSON\0" + json.dumps(bare, sort_keys=True).encode()).hexdigest()

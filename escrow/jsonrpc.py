@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from json.decoder import scanstring  # type: ignore[attr-defined]  # documented nowhere, stable since 2.6; the C scanner
 from typing import Any, NoReturn
@@ -75,6 +76,7 @@ def _constant(name: str) -> NoReturn:
 
 
 _decoder = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant)
+_scan: Callable[[str, int], tuple[Any, int]] = _decoder.scan_once  # type: ignore[attr-defined]  # set by its constructor since 2.6
 
 
 _NO_BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[^"\[\]{}]++', re.DOTALL)
@@ -110,9 +112,15 @@ def parse(raw: bytes) -> Any:
     if _too_deep(text):
         raise Unreadable(f"it is nested deeper than {MAX_DEPTH} levels")
     try:
-        return _decoder.decode(text)
+        document = text.strip(" \t\n\r")
+        value, end = _scan(document, 0)  # what `decode` calls, without two searches for white space
+        if end != len(document):
+            raise NotJson("it is not JSON")
+        return value
     except Unreadable:
         raise
+    except StopIteration:
+        raise NotJson("it is not JSON") from None
     except RecursionError:
         raise Unreadable(f"it is nested deeper than {MAX_DEPTH} levels") from None
     except json.JSONDecodeError:

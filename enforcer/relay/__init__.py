@@ -9,6 +9,7 @@
       events        a stream of events, each judged
       delivery      what takes its time at the end
     upstream    connections to the server
+    outbox      everything that is written to sockets
     head        heads written; `escrow.http` reads them and their bodies
     stream      events to a client; what its TCP has acknowledged
     sessions    who asked what; identity: who is at the other end; responder: the self-test

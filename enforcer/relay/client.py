@@ -82,7 +82,12 @@ class Client(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         if not self.lost:
-            self.transport.write(data)
+            self.context.upstream.outbox.write(self.transport, data)
+
+    def _close(self) -> None:
+        """After everything was sent."""
+        self.context.upstream.outbox.flush()
+        self.transport.close()
 
     def refuse(self, error: BadMessage) -> None:
         """The request cannot be taken on: say so, and end the connection."""
@@ -96,7 +101,7 @@ class Client(asyncio.Protocol):
         """The exchange is over. keep: whether the connection may be used again."""
         self.exchange = None
         if self.gone or self.lost:
-            self.transport.close()
+            self._close()
         elif not keep:
             self._linger()
         else:
@@ -145,6 +150,8 @@ class Client(asyncio.Protocol):
             if self._waiting_bytes >= _MOST_WAITING and self._reading:
                 self._reading = False
                 self.transport.pause_reading()
+        elif self._head is None and (whole := self._wire.whole(data)) is not None:
+            self._whole(*whole)
         else:
             self._read(data)
             self._advance()
@@ -208,26 +215,45 @@ class Client(asyncio.Protocol):
     def _take(self) -> None:
         """One event of the wire."""
         event = self._wire.events.popleft()
-        bounds = self.context.policy.bounds
         if isinstance(event, Head):
             self._head, self._parts, self._size = event, [], 0
-            if event.method == "CONNECT" or event.get(b"upgrade") is not None:
-                raise BadMessage("Upgrade and CONNECT are refused", 501)
-            if (event.get(b"expect") or b"").lower() == b"100-continue":
-                self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self.deadline = self._listener.now() + bounds.head_s * 10
+            self._headed(event)
+            self.deadline = self._listener.now() + self.context.policy.bounds.head_s * 10
         elif isinstance(event, End):
             assert self._head is not None
             head, parts = self._head, self._parts
             self._head, self._parts = None, []
-            self.deadline = math.inf
-            self.exchange = exchange = Exchange(self.context, self, head, parts[0] if len(parts) == 1 else b"".join(parts))
-            exchange.step(asking.begin, exchange)
+            self._begin(head, parts[0] if len(parts) == 1 else b"".join(parts))
         else:
-            self._size += len(event)
-            if self._size > bounds.request_bytes:
-                raise BadMessage("the body passes the bound", 413)
+            self._measured(len(event))
             self._parts.append(event)
+
+    def _whole(self, head: Head, body: bytes) -> None:
+        """A request that came at once."""
+        try:
+            self._headed(head)
+            self._size = 0
+            self._measured(len(body))
+        except BadMessage as error:
+            self.refuse(error)
+        else:
+            self._begin(head, body)
+
+    def _headed(self, head: Head) -> None:
+        if head.method == "CONNECT" or head.get(b"upgrade") is not None:
+            raise BadMessage("Upgrade and CONNECT are refused", 501)
+        if (head.get(b"expect") or b"").lower() == b"100-continue":
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _measured(self, size: int) -> None:
+        self._size += size
+        if self._size > self.context.policy.bounds.request_bytes:
+            raise BadMessage("the body passes the bound", 413)
+
+    def _begin(self, head: Head, body: bytes) -> None:
+        self.deadline = math.inf
+        self.exchange = exchange = Exchange(self.context, self, head, body)
+        exchange.step(asking.begin, exchange)
 
     def _linger(self) -> None:
         """Close our half and read what still comes, a little, so that a reset does not take the last answer away (RFC 9112, 9.6)."""
@@ -237,8 +263,9 @@ class Client(asyncio.Protocol):
         self._waiting.clear()
         self._wire.events.clear()
         if self.lost or self.gone or not self.transport.can_write_eof():
-            self.transport.close()
+            self._close()
             return
+        self.context.upstream.outbox.flush()
         self.deadline = self._listener.now() + _LINGER_S
         self.transport.write_eof()
         if not self._reading:

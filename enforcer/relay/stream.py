@@ -29,6 +29,8 @@ class Sink(Protocol):
         """Whether nothing can be written any more."""
         ...
 
+    def write(self, data: bytes) -> None: ...
+
 
 def unacknowledged(transport: asyncio.Transport) -> int | None:
     """Bytes written that the peer's TCP has not acknowledged; None where the connection is gone."""
@@ -82,9 +84,9 @@ class ClientStream:
         return True
 
     def flush(self) -> None:
-        if self._out and not self.sink.lost:
-            self.sink.transport.write(b"".join(self._out) if len(self._out) > 1 else self._out[0])
-        self._out.clear()
+        if self._out:
+            self.sink.write(b"".join(self._out) if len(self._out) > 1 else self._out[0])
+            self._out.clear()
 
     def end(self) -> None:
         """Write the last chunk."""

@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from typing import Protocol, cast
 
+from enforcer.relay.outbox import Outbox
 from escrow.http.head import BadMessage, Head
 from escrow.http.wire import Closed, End, Heads, Wire
 
@@ -58,11 +59,12 @@ class Connection(asyncio.Protocol):
     def ask(self, asker: Asker, head: bytes, body: bytes) -> None:
         """Send a request; its answer comes to the asker."""
         self.asker = asker
+        outbox = self.upstream.outbox
         if len(body) <= _TOGETHER:
-            self.transport.write(head + body)
+            outbox.write(self.transport, head + body)
         else:
-            self.transport.write(head)
-            self.transport.write(body)
+            outbox.write(self.transport, head)
+            outbox.write(self.transport, body)
 
     def pause(self) -> None:
         """Read no more for now: nobody takes what comes."""
@@ -87,6 +89,10 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.asker is None:  # nothing was asked: whatever it is would be taken for the next answer
             self.transport.close()
+            return
+        whole = self.wire.whole(data)
+        if whole is not None and whole[0].status >= 200 and not self._interim:
+            self._give_whole(self.asker, *whole)
             return
         problem: BadMessage | None = None
         try:
@@ -113,6 +119,15 @@ class Connection(asyncio.Protocol):
         if self.asker is not None:
             asker, self.asker = self.asker, None
             asker.server_lost()
+
+    def _give_whole(self, asker: Asker, head: Head, body: bytes) -> None:
+        """Hand over an answer that came at once."""
+        asker.server_head(head)
+        if body and self.asker is not None:
+            self.asker.server_piece(body)
+        if self.asker is not None:
+            asker, self.asker = self.asker, None
+            asker.server_end()
 
     def _give(self) -> None:
         """Hand over what was read. Interim answers (1xx) are dropped."""
@@ -148,6 +163,7 @@ class Upstream:
         self._open, self.max_head_bytes, self._connect_s = opener, max_head_bytes, connect_s
         self._tls, self._hostname = tls, hostname
         self.heads = Heads()
+        self.outbox = Outbox()
         self._idle: dict[str, list[Connection]] = {}
 
     def take(self, key: str) -> Connection | None:

@@ -93,6 +93,17 @@ class Wire:
         """Whether nothing of a further message was read."""
         return not self._left and not self._in_message and not self.events
 
+    def whole(self, data: bytes) -> tuple[Head, bytes] | None:
+        """The message that the data is, no more and no less, where its head was read before; None otherwise, and then nothing was taken."""
+        if self._parser is not None or self._left or self.events:
+            return None
+        end = data.find(b"\r\n\r\n") + 4
+        known = self._heads.get(data[:end])
+        if known is None or len(data) - end != known.length:
+            return None
+        self._unfinished = 0
+        return known.head, data[end:]
+
     def feed(self, data: bytes) -> None:
         """Read on. Raises BadMessage; what was read before stands in `events`."""
         while data:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,6 +28,20 @@ def call(method: str, params: dict[str, Any], **changes: Any) -> Call:
 @given(PARAMS)
 def test_the_digest_does_not_depend_on_the_order_of_keys(params: dict[str, Any]) -> None:
     assert arguments_digest(params) == arguments_digest(dict(reversed(params.items())))
+
+
+ASCII = st.text(st.characters(max_codepoint=127), max_size=6)
+VALUES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=6) | ASCII
+
+
+@given(st.dictionaries(ASCII | st.text(max_size=3), st.recursive(VALUES, lambda of: st.lists(of) | st.dictionaries(ASCII, of), max_leaves=8)))
+def test_the_digest_is_that_of_rfc_8785_whoever_encodes_it(params: dict[str, Any]) -> None:
+    params.pop("_meta", None)
+    try:
+        expected = hashlib.sha256(rfc8785.dumps(params)).hexdigest()
+    except (rfc8785.CanonicalizationError, UnicodeError):
+        return
+    assert arguments_digest(params) == expected
 
 
 @given(PARAMS, st.dictionaries(st.text(max_size=3), st.integers(), max_size=2))
