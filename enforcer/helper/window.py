@@ -45,7 +45,7 @@ def listen(asked: str | None) -> Opened:
     if asked == "none":
         return Opened(WindowPlace(None, "turned off (--mcp-listen none)"))
     try:
-        listener = _listen(asked or DEFAULT)
+        listener = _listen(DEFAULT if asked is None else asked)
     except NotListening as error:
         if asked is not None:
             raise
