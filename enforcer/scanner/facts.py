@@ -12,7 +12,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
-from enforcer.scanner.rules import RuleSet
+from enforcer.scanner.rules import Hit, RuleSet
 from escrow.taint import Named, named
 from escrow.unpack import Bounds, unpack
 from escrow.windows import windows
@@ -42,10 +42,7 @@ HIDDEN_TEXTS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """rule: id. hostile: holds by itself. weight: logits it adds to windows it touches, where it does not.
-
-    definitions: counts only in what a server says of itself and its tools.
-    """
+    """rule: id. hostile: holds by itself. weight: logits it adds to windows it touches, where it does not."""
 
     rule: str
     text: str
@@ -53,22 +50,17 @@ class Ground:
     weight: float
     span: tuple[int, int] | None
     via: tuple[str, ...]
-    definitions: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A piece for the classifier. digest: of its text; span: in the form that `via` leads to; bonus: logits known beforehand.
-
-    definition_bonus: those that count only in what a server says of itself and its tools.
-    """
+    """A piece for the classifier. digest: of its text; span: in the form that `via` leads to; bonus: logits known beforehand."""
 
     digest: bytes
     text: str
     span: tuple[int, int]
     via: tuple[str, ...]
     bonus: float
-    definition_bonus: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +94,10 @@ def speaks(text: str) -> bool:
 class Facts:
     """The memory. Not to be shared between threads."""
 
-    def __init__(self, rules: RuleSet, bounds: Bounds) -> None:
-        self._rules = rules
+    def __init__(self, rules: RuleSet, definitions: RuleSet, bounds: Bounds) -> None:
+        self._rules, self._definitions = rules, definitions
+        self._described: OrderedDict[str, tuple[Ground, ...]] = OrderedDict()
+        self._described_chars = 0
         self._bounds = bounds
         self._memo: OrderedDict[str, TextFacts] = OrderedDict()
         self._memo_chars = 0
@@ -122,6 +116,18 @@ class Facts:
                 _, old = self._memo.popitem(last=False)
                 self._memo_chars -= old.size + 64
         return facts
+
+    def described(self, text: str) -> tuple[Ground, ...]:
+        """What the rules for definitions say of a text that a server describes itself or a tool with."""
+        grounds = self._described.get(text)
+        if grounds is None:
+            forms = unpack(text, self._bounds).forms
+            grounds = self._described[text] = tuple(_met(hit, form.via) for form in forms for hit in self._definitions.search(form.text))
+            self._described_chars += len(text) + 64
+            while self._described_chars > MEMO_CHARS:
+                old, _ = self._described.popitem(last=False)
+                self._described_chars -= len(old) + 64
+        return grounds
 
     def known(self, text: str) -> TextFacts | None:
         """Everything about a text, if it was seen before."""
@@ -148,16 +154,16 @@ class Facts:
                 hostile = form.rule != "hidden.zero-width-in-words"
                 grounds.append(Ground(form.rule, HIDDEN_TEXTS[form.rule], hostile, 0.0 if hostile else 4.0, None, form.via))
             hits = self._rules.search(form.text)
-            grounds.extend(
-                Ground("rule." + hit.rule.id, hit.rule.text, hit.rule.severity == "hostile", hit.rule.weight, hit.span, form.via, hit.rule.definitions)
-                for hit in hits
-            )
+            grounds.extend(_met(hit, form.via) for hit in hits)
             hidden = HIDDEN_BONUS if "html-hidden" in form.via else 0.0
             for start, end in windows(form.text):
                 piece = form.text[start:end]
                 if not speaks(piece):
                     continue
-                met = [hit.rule for hit in hits if hit.span[0] < end and start < hit.span[1]]
-                bonus = hidden + sum(rule.weight for rule in met if not rule.definitions)
-                pieces.append(Window(digest(piece), piece, (start, end), form.via, bonus, sum(rule.weight for rule in met if rule.definitions)))
+                bonus = hidden + sum(hit.rule.weight for hit in hits if hit.span[0] < end and start < hit.span[1])
+                pieces.append(Window(digest(piece), piece, (start, end), form.via, bonus))
         return TextFacts(tuple(grounds), tuple(pieces), opened.cut, size, named(opened.forms, asked=False))
+
+
+def _met(hit: Hit, via: tuple[str, ...]) -> Ground:
+    return Ground("rule." + hit.rule.id, hit.rule.text, hit.rule.severity == "hostile", hit.rule.weight, hit.span, via)

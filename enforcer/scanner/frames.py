@@ -72,7 +72,13 @@ class Answer:
 
 def texts() -> dict[str, str]:
     """The sentence of every rule id that a worker may name."""
-    return {"rule." + rule.id: rule.text for rule in rules.load().rules} | HIDDEN_TEXTS | JUDGE_TEXTS | UNREADABLE_TEXTS | outgoing.texts()
+    return (
+        {"rule." + rule.id: rule.text for rule in (*rules.load().rules, *rules.load_definitions().rules)}
+        | HIDDEN_TEXTS
+        | JUDGE_TEXTS
+        | UNREADABLE_TEXTS
+        | outgoing.texts()
+    )
 
 
 def encode(answer: Answer) -> bytes:

@@ -51,7 +51,7 @@ class Scanner:
         self.settings = settings
         self._head = heads.load()
         self._model = models.load() if with_model else None
-        self._facts = Facts(rule_files.load(), Bounds(settings.max_depth, settings.max_forms, min(settings.max_chars, 8 << 20)))
+        self._facts = Facts(rule_files.load(), rule_files.load_definitions(), Bounds(settings.max_depth, settings.max_forms, min(settings.max_chars, 8 << 20)))
         self.fresh: dict[bytes, float] = {}
         """Scores that the last judgement had to compute, by digest of their windows; for the relay's memory."""
         self._named: list[tuple[Leaf, Named]] = []
@@ -122,7 +122,7 @@ class Scanner:
         read: dict[bytes, tuple[float, float, str, Window]] = {}  # digest → logit with bonus, bonus, pointer, window
         chars = 0
         alone = 0.0
-        waiting: list[tuple[str, Window, bool]] = []
+        waiting: list[tuple[str, Window, tuple[Ground, ...]]] = []
         self._named = []
         for text, pointer, join in [(text, pointer, None) for text, pointer in texts[: settings.max_leaves]] + [
             (join.text, join.pointer, join) for join in joins
@@ -136,17 +136,19 @@ class Scanner:
             if facts.named.mentions or is_credential(pointer, text):
                 self._named.append((Leaf(pointer, text if len(text) <= CREDENTIAL_CHARS else ""), facts.named))
             grounds = facts.grounds
-            if grounds:
+            orders: tuple[Ground, ...] = ()
+            if _DEFINITION.match(pointer):
                 # Two descriptions read as one meet signals that neither has: of those only what holds by itself counts.
-                described = _DEFINITION.match(pointer) is not None
-                grounds = tuple(ground for ground in grounds if not ground.definitions or (described and (join is None or ground.hostile)))
+                orders = self._facts.described(text)
+                orders = orders if join is None else tuple(ground for ground in orders if ground.hostile)
+                grounds = (*grounds, *orders)
             for ground in grounds:
                 hostile |= ground.hostile
                 reasons.append((1.0 if ground.hostile else 0.5, _ground(ground, pointer, join is not None)))
             if grounds:
                 alone = max(alone, sum({ground.rule: ground.weight for ground in grounds}.values()))
-            waiting.extend((pointer, window, join is None) for window in (facts.windows if join is None else self._straddling(join, facts)))
-        for pointer, window, whole in waiting:
+            waiting.extend((pointer, window, orders) for window in (facts.windows if join is None else self._straddling(join, facts)))
+        for pointer, window, orders in waiting:
             if window.digest in read and read[window.digest][1] >= window.bonus:
                 continue
             if len(read) >= most_windows:
@@ -162,7 +164,7 @@ class Scanner:
                 self._named = []
                 return None
             if _DEFINITION.match(pointer):
-                logit += (window.definition_bonus if whole else 0.0) - DEFINITION_MARGIN
+                logit += sum(ground.weight for ground in orders if ground.via == window.via and _touches(ground, window)) - DEFINITION_MARGIN
             read[window.digest] = (logit + window.bonus, window.bonus, pointer, window)
         count = len(read)
         threshold = self._head.threshold(count)
@@ -202,6 +204,10 @@ class Scanner:
         if self._model is not None:
             self.fresh[window.digest] = known
         return known
+
+
+def _touches(ground: Ground, window: Window) -> bool:
+    return ground.span is not None and ground.span[0] < window.span[1] and window.span[0] < ground.span[1]
 
 
 def _ground(ground: Ground, pointer: str, across: bool) -> Reason:

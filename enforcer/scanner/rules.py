@@ -9,24 +9,22 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import re2
+
+_DEFINITION: Final = "definition."
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """id: `family.name`. severity: "hostile" holds by itself; "signal" adds `weight` logits to the classifier's score.
-
-    definitions: counts only where a server describes itself and its tools: there it is an order, elsewhere it may be advice.
-    """
+    """id: `family.name`. severity: "hostile" holds by itself; "signal" adds `weight` logits to the classifier's score."""
 
     id: str
     severity: Literal["hostile", "signal"]
     weight: float
     text: str
     patterns: tuple[str, ...]
-    definitions: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +72,20 @@ class RuleSet:
 
 @cache
 def load() -> RuleSet:
-    """The rules of the package. Opens `rules.toml` once."""
+    """The rules that count everywhere. Opens `rules.toml`."""
+    return RuleSet(tuple(rule for rule in _rules() if not rule.id.startswith(_DEFINITION)))
+
+
+@cache
+def load_definitions() -> RuleSet:
+    """The rules that count only where a server describes itself and its tools: an order there, elsewhere perhaps advice.
+
+    They are a set of their own since all texts would pay for them otherwise: searching both at once takes ten times as long.
+    """
+    return RuleSet(tuple(rule for rule in _rules() if rule.id.startswith(_DEFINITION)))
+
+
+@cache
+def _rules() -> tuple[Rule, ...]:
     table = tomllib.loads(resources.files("enforcer.scanner").joinpath("rules.toml").read_text("utf-8"))
-    return RuleSet(
-        tuple(
-            Rule(
-                entry["id"], entry["severity"], float(entry.get("weight", 0.0)), entry["text"], tuple(entry["patterns"]), entry["id"].startswith("definition.")
-            )
-            for entry in table["rule"]
-        )
-    )
+    return tuple(Rule(entry["id"], entry["severity"], float(entry.get("weight", 0.0)), entry["text"], tuple(entry["patterns"])) for entry in table["rule"])
