@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from dataclasses import dataclass
+from typing import NamedTuple
 
 Json = object
 """A value as `json` gives it: dict, list, str, int, float, bool or None."""
@@ -18,8 +19,7 @@ JOIN_EDGE_CHARS = 150
 _INDEX = re.compile(r"/\d+(?=/|$)")
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
+class Leaf(NamedTuple):
     """pointer: RFC 6901; for a key, that of its value with `#` appended. text: as parsed, undecoded."""
 
     pointer: str
@@ -60,15 +60,16 @@ def leaves(value: Json) -> list[Leaf]:
         elif isinstance(item, dict):
             children: list[tuple[str, Json]] = []
             for key, child in item.items():
-                below = f"{pointer}/{escape(key)}"
+                below = f"{pointer}/{escape(key) if '~' in key or '/' in key else key}"
                 if key not in keys:
                     keys.add(key)
                     found.append(Leaf(below + "#", key, True))
                 if isinstance(child, str | dict | list):
                     children.append((below, child))
-            stack.extend(reversed(children))
+            children.reverse()
+            stack += children
         elif isinstance(item, list):
-            stack.extend((f"{pointer}/{index}", item[index]) for index in range(len(item) - 1, -1, -1) if isinstance(item[index], str | dict | list))
+            stack += [(f"{pointer}/{index}", item[index]) for index in range(len(item) - 1, -1, -1) if isinstance(item[index], str | dict | list)]
     return found
 
 
