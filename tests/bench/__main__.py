@@ -13,7 +13,7 @@ from rich.table import Table
 from tests.bench.figure import Figure
 from tests.real.process import ROOT
 
-BENCHES = ("relay", "evidence", "detection")
+BENCHES = ("relay", "evidence", "detection", "definitions", "outgoing")
 """Modules of this package with a `run() -> list[Figure]`."""
 
 

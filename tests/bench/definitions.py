@@ -3,8 +3,8 @@
     python -m tests.bench.definitions [LISTS.json …]    # {server: {method: answer}}
 
 POISONED are plain words of the kinds that published attacks on tool descriptions have: orders about other tools' arguments, secrecy, reading of
-keys before use, blocks that shout. The rules of `rules.toml` for definitions were written with the even ones at hand (23 of 24 held); of the
-odd ones, not looked at until then, 21 of 24 were held. ORDINARY are of our making too; files named on the command line hold answers of
+keys before use, blocks that shout. The rules of `rules.toml` for definitions were tried on the even ones only until they held 23 of 24; of the
+odd ones, by the same hand but kept back, they then held 21 of 24. ORDINARY are of our making too; files named on the command line hold answers of
 real servers.
 """
 
@@ -18,6 +18,7 @@ from typing import Any
 from enforcer.scanner.judge import Scanner
 from escrow.scanner_settings import ScannerSettings
 from escrow.verdict import Finding
+from tests.bench.figure import Figure
 
 RECALL_GOAL = 0.9
 FALSE_POSITIVE_GOAL = 0.0
@@ -127,14 +128,14 @@ def listed(description: str, place: str = "description") -> dict[str, Any]:
     return {"result": {"tools": [{"name": "echo", "description": "Returns its input.", "inputSchema": {"type": "object"}}, tool]}}
 
 
-def run(lists: tuple[Path, ...] = ()) -> list[dict[str, object]]:
+def run(lists: tuple[Path, ...] = ()) -> list[Figure]:
     """One row a figure: {id, value, unit, goal, met}."""
     scanner = Scanner(ScannerSettings(), with_model=True)
 
     def held(document: Any) -> bool:
         return scanner.judge(document).finding is not Finding.CLEAN
 
-    rows = []
+    rows: list[Figure] = []
     for name, texts, goal in (("recall.poisoned", POISONED, RECALL_GOAL), ("false-positives.ordinary", ORDINARY, FALSE_POSITIVE_GOAL)):
         for place in ("description", "parameter"):
             share = sum(held(listed(text, place)) for text in texts) / len(texts)

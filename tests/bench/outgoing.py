@@ -24,6 +24,7 @@ from enforcer.scanner.outgoing import Outgoing
 from escrow import canary
 from escrow.scanner_settings import ScannerSettings
 from escrow.verdict import Finding
+from tests.bench.figure import Figure
 
 FALSE_POSITIVE_GOAL = 0.01
 RECALL_GOAL = 0.95
@@ -216,7 +217,7 @@ def _call(arguments: Any) -> dict[str, Any]:
     return {"method": "tools/call", "params": {"name": "tool", "arguments": arguments}}
 
 
-def run(count: int = 3000) -> list[dict[str, object]]:
+def run(count: int = 3000) -> list[Figure]:
     """One row a figure: {id, value, unit, goal, met}."""
     judge = Outgoing(ScannerSettings())
     held = [judge.judge(_call(arguments)).verdict for arguments in harmless(count, seed=23)]
@@ -246,7 +247,7 @@ def _canary(judge: Outgoing, text: str) -> bool:
     return judge.conclude(judge.judge(_call({"text": text}))).verdict.finding is Finding.HOSTILE
 
 
-def _row(name: str, value: float, unit: str, goal: float | None, met: bool | None) -> dict[str, object]:
+def _row(name: str, value: float, unit: str, goal: float | None, met: bool | None) -> Figure:
     return {"id": name, "value": round(value, 4), "unit": unit, "goal": goal, "met": met}
 
 
