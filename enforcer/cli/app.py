@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from enforcer.cli import audit, canary, doctor, escrow, judge, lock, policy, render, run, token
+from enforcer.cli import audit, canary, doctor, escrow, judge, lock, policy, render, run, status, token
 from enforcer.control.client import Refused, Unreachable
 from escrow.policy import PolicyError
 
@@ -22,7 +22,7 @@ app = typer.Typer(
 app.command()(run.start)
 app.command()(run.proxy)
 app.command()(run.stop)
-app.command()(run.status)
+app.command()(status.status)
 app.command()(run.test)
 app.command()(lock.lock)
 app.command()(lock.unlock)

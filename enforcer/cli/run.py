@@ -17,7 +17,6 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
-from rich.markup import escape
 
 from enforcer.cli import render
 from enforcer.cli.places import Json, RuntimeDir, StateDir, control_socket, runtime_dir, state_dir
@@ -105,8 +104,8 @@ def proxy(
     Example: holdfast proxy --listen 127.0.0.1:8900 --upstream http://127.0.0.1:8931
     """
     from enforcer import daemon
-    from enforcer.helper import window
-    from enforcer.inherited import Inherited, TlsMaterial, Upstream
+    from enforcer.helper import material, window
+    from enforcer.inherited import Inherited, Upstream
 
     document = read_document(policy)
     chosen = document.policy
@@ -130,15 +129,10 @@ def proxy(
         opened = window.listen(mcp_listen)
     except window.NotListening as error:
         raise CannotStart(str(error)) from None
-    bearer = chosen.principal.bearer
     try:
-        tls = None
-        if chosen.tls is not None:
-            authority = Path(chosen.tls.upstream_ca).read_bytes() if chosen.tls.upstream_ca else None
-            tls = TlsMaterial(Path(chosen.tls.cert).read_bytes(), Path(chosen.tls.key).read_bytes(), authority)
-        bearer_key = Path(bearer.key_file).read_bytes() if bearer else None
-    except OSError as error:
-        raise CannotStart(f"a file that the policy names cannot be read: {error}") from None
+        tls, bearer_key = material.tls(chosen), material.bearer_key(chosen)
+    except material.NotReadable as error:
+        raise CannotStart(str(error)) from None
     given = Inherited(
         mode="proxy",
         policy=chosen,
@@ -243,38 +237,6 @@ def stop(as_json: Json = False, runtime: RuntimeDir = None, state: StateDir = No
     render.print_json({"stopped": True, "removed": removed}) if as_json else render.out.print(
         "Stopped." + (f" Removed {len(removed)} traces of a dead instance." if removed else "")
     )
-
-
-def status(as_json: Json = False, runtime: RuntimeDir = None, state: StateDir = None) -> None:
-    """What is guarded, whether enforcement is live and why not, and what is held. Exit code 1 where it is not enforcing."""
-    found = client.ask(control_socket(runtime), "status")
-    if as_json:
-        render.print_json(found)
-    else:
-        live = "[green]enforcing[/]" if found["enforcing"] else "[bold red]NOT ENFORCING[/]"
-        render.out.print(f"port {found['port']}  {found['mode']}  {live}: {escape(found['why'])}")
-        render.out.print(
-            f"server {escape(found['server'])}   policy {found['policy_version']}   scanner workers {found['workers']}   connections {found['connections']}"
-        )
-        counters = found["counters"]
-        render.out.print("   ".join(f"{name} {value}" for name, value in counters.items()))
-        render.out.print("in escrow: " + (", ".join(f"{count} {name}" for name, count in sorted(found["items"].items())) or "nothing"))
-        if found["locked"]:
-            render.out.print(
-                f"[bold red]LOCKED[/] by {escape(render.safe(found['locked']['by']))}: {escape(render.safe(found['locked']['why'])) or 'no reason given'}"
-            )
-        render.out.print("window: " + escape(_window_line(found["window"])))
-        if found["weak_principals"]:
-            render.out.print("[dim]callers without a credential are told apart by uid or address only; principal.require in the policy can turn them away[/]")
-    raise typer.Exit(0 if found["enforcing"] else 1)
-
-
-def _window_line(window: dict[str, Any]) -> str:
-    if window["url"] is None:
-        return f"none: {window['why']}"
-    refused = f", {window['refused']} requests without a good token" if window["refused"] else ""
-    notes = "".join(f"; {note}" for note in (window["why"], window["tokens_problem"]) if note)
-    return f"{window['url']} {'answers' if window['live'] else 'DOES NOT ANSWER'}{refused}{notes}"
 
 
 def test(as_json: Json = False, runtime: RuntimeDir = None, state: StateDir = None) -> None:

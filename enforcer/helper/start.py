@@ -11,11 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from enforcer.helper import lock, traces
+from enforcer.helper import lock, material, traces
 from enforcer.helper.programs import Programs
 from enforcer.helper.supervisor import DaemonFailed, Plan, Supervisor
 from enforcer.helper.window import NotListening, listen
-from enforcer.inherited import TlsMaterial
 from enforcer.kernel import namespace, sockdiag, steer
 from enforcer.kernel.bpffs import PinDir
 from enforcer.kernel.errors import KernelError, Missing
@@ -72,7 +71,7 @@ def start(options: StartOptions, announce: Callable[[str], None] | None = None) 
         return _guard(options, found, announce or _print)
     except Missing as error:
         return _fail(str(error), hint=True)
-    except (KernelError, DaemonFailed, NotListening, NotUsable) as error:
+    except (KernelError, DaemonFailed, NotListening, NotUsable, material.NotReadable) as error:
         return _fail(str(error))
     finally:
         traces.remove_files(options.runtime_dir, but_record=PinDir(found.inode, options.port).path.exists())
@@ -80,9 +79,10 @@ def start(options: StartOptions, announce: Callable[[str], None] | None = None) 
 
 
 def _guard(options: StartOptions, found: Namespace, announce: Callable[[str], None]) -> int:
+    material.check(options.policy)
     plan = Plan(
         port=options.port, namespace=found, policy=options.policy, policy_path=options.policy_path, state_dir=options.state_dir.absolute(),
-        runtime_dir=options.runtime_dir.absolute(), tls=_tls(options.policy), bearer_key=_bearer_key(options.policy), programs=options.programs,
+        runtime_dir=options.runtime_dir.absolute(), programs=options.programs,
         window=listen(options.mcp_listen), home=os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC), home_diag=sockdiag.open_socket(),
         policy_lines=options.policy_lines,
     )  # fmt: skip
@@ -132,24 +132,6 @@ def _make_state_dir(path: Path) -> None:
             raise NotUsable(f"the state folder {path} belongs to user {found.st_uid}; {needed}")
         os.chown(path, daemon.uid, daemon.gid)
     path.chmod(0o700)
-
-
-def _tls(policy: Policy) -> TlsMaterial | None:
-    if policy.tls is None:
-        return None
-    upstream_ca = _read(policy.tls.upstream_ca) if policy.tls.upstream_ca else None
-    return TlsMaterial(_read(policy.tls.cert), _read(policy.tls.key), upstream_ca)
-
-
-def _bearer_key(policy: Policy) -> bytes | None:
-    return _read(policy.principal.bearer.key_file) if policy.principal.bearer else None
-
-
-def _read(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise NotUsable(f"the policy names {path}, which cannot be read: {error.strerror}") from None
 
 
 def _has_listener(port: int) -> bool:

@@ -9,18 +9,18 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from enforcer.helper import children, listeners, traces, wire
+from enforcer.helper import children, listeners, material, traces, wire
 from enforcer.helper.backoff import next_delay
 from enforcer.helper.messages import Enforcing, NotEnforcing
 from enforcer.helper.notify import notify
-from enforcer.helper.programs import Programs
+from enforcer.helper.programs import Programs, Run
 from enforcer.helper.session import Kept, Session
 from enforcer.helper.upstream import Opener
 from enforcer.helper.window import Opened
-from enforcer.inherited import Inherited, TlsMaterial
+from enforcer.inherited import Inherited
 from enforcer.kernel import sockdiag, steer
 from enforcer.kernel.errors import KernelError
 from enforcer.kernel.namespace import Namespace
@@ -54,8 +54,6 @@ class Plan:
     policy_path: Path | None
     state_dir: Path
     runtime_dir: Path
-    tls: TlsMaterial | None
-    bearer_key: bytes | None
     programs: Programs
     window: Opened
     home: int
@@ -191,11 +189,15 @@ class Supervisor:
         inherited = Inherited(
             mode="enforce", policy=plan.policy, policy_path=plan.policy_path, port=plan.port, server=plan.policy.server.name or f"port-{plan.port}",
             listeners=gate, control=control, state_dir=jail.STATE, shown_state_dir=plan.state_dir, control_path=control_path, helper=theirs, diag=self._diag,
-            netns=plan.namespace.shown, tls=plan.tls, bearer_key=plan.bearer_key, window=plan.window.place, window_diag=plan.home_diag,
+            netns=plan.namespace.shown, window=plan.window.place, window_diag=plan.home_diag,
             policy_lines=plan.policy_lines,
         )  # fmt: skip
         keep = [theirs.fileno(), control.fileno(), self._diag.fileno(), plan.home_diag.fileno(), *(listener.fileno() for listener in gate)]
-        child = children.start("holdfast-daemon", lambda: plan.programs.daemon(inherited), DaemonConfinement(identity.daemon(), plan.state_dir), keep)
+
+        def prepare() -> Run:
+            return plan.programs.daemon(replace(inherited, tls=material.tls(plan.policy), bearer_key=material.bearer_key(plan.policy)))
+
+        child = children.start("holdfast-daemon", prepare, DaemonConfinement(identity.daemon(), plan.state_dir), keep)
         theirs.close()
         control.close()
         self._session = Session(child, ours, self._steering, self._opener, self._stopping.set)

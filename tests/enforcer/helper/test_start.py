@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import secrets
 import signal
 import socket
 import subprocess
@@ -354,6 +355,30 @@ def test_no_process_keeps_more_rights_than_it_needs(guarded: Net, server: Server
             assert len(uids) == 1 and not {int(uid) for uid in uids} & {0, *users}
             seen |= uids
     assert len(seen) == 4, "daemon, workers, window and jury are four users"
+
+
+def holds(pid: int, secret: bytes) -> bool:
+    """Whether these bytes stand anywhere in a process's own memory."""
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            span, rights, *_, inode = line.split()[:5]
+            if rights.startswith("rw") and inode == "0":
+                begin, end = (int(part, 16) for part in span.split("-"))
+                memory.seek(begin)
+                if secret in memory.read(end - begin):
+                    return True
+    return False
+
+
+def test_the_servers_key_is_in_the_daemons_memory_and_in_nobody_elses(guarded: Net, server: Server, start: Start, tmp_path: Path) -> None:
+    secret = secrets.token_hex(32)
+    for name in ("cert", "key"):
+        (tmp_path / name).write_text(f"-----BEGIN-----\n{secret}\n")
+    tls = f'[tls]\ncert = "{tmp_path}/cert"\nkey = "{tmp_path}/key"\n'
+    instance = start(policy=tls + str(EVERYBODY["policy"]), extra=EVERYBODY["extra"])
+    others = until(lambda: beside(instance))
+    assert holds(instance.daemon(), secret.encode()), "it can be seen where it is"
+    assert not [pid for pid in (instance.pid, *others) if holds(pid, secret.encode())]
 
 
 def test_each_child_that_dies_is_replaced_and_the_daemon_given_the_new_one(guarded: Net, server: Server, start: Start) -> None:
