@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
@@ -35,6 +36,7 @@ from enforcer.inherited import Inherited
 from enforcer.judging import judges_of
 from enforcer.jury.client import Jury
 from enforcer.jury.local import spawn_local as spawn_jury
+from enforcer.known import Known
 from enforcer.policies import Policies
 from enforcer.relay.context import Context
 from enforcer.relay.identity import Identity
@@ -118,12 +120,18 @@ class _Daemon:
         given, policy = self.inherited, self.policies.current
         scanner, outgoing = _judges_of_the_relay()
         scanner.settings = outgoing.settings = policy.scanner
-        self.canaries = Canaries(given.state_dir / "canaries.json", outgoing.watch)
+        requests = Known()
+
+        def watch(canaries: Mapping[str, str]) -> None:
+            outgoing.watch(canaries)
+            requests.clear()
+
+        self.canaries = Canaries(given.state_dir / "canaries.json", watch)
         self.pool = WorkerPool(policy.scanner, scanner, self._worker_lost)
         for worker in given.workers:
             self.pool.add(worker)
         self.jury = None if policy.jury is None else Jury(policy.jury, self._jury_lost)
-        self.custody = Custody(policy, given.server, store, judges_of(scanner, outgoing, self.pool, self.jury), self.log)
+        self.custody = Custody(policy, given.server, store, judges_of(scanner, outgoing, requests, self.pool, self.jury), self.log)
         self.custody.records.recall(reading.last(given.state_dir / "evidence", 1000))
         self.policies.record = self.custody.policy_changing
         self.policies.listeners.append(self._policy_changed)

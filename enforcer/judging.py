@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enforcer.custody import Judges, Said
 from enforcer.jury.client import Jury
+from enforcer.known import Known, key_of
 from enforcer.scanner.judge import Scanner
 from enforcer.scanner.outgoing import Outgoing, document
 from enforcer.scanner.pool import WorkerPool
@@ -11,12 +12,16 @@ from escrow import jsonrpc
 from escrow.verdict import Verdict
 
 
-def judges_of(scanner: Scanner, outgoing: Outgoing, pool: WorkerPool, jury: Jury | None) -> Judges:
-    """jury: None where the policy has none."""
+def judges_of(scanner: Scanner, outgoing: Outgoing, requests: Known, pool: WorkerPool, jury: Jury | None) -> Judges:
+    """requests: what was said of clients' messages; whoever changes what `outgoing` watches for clears it. jury: None where the policy has none."""
+    results = Known()
 
     def quick(message: jsonrpc.Message) -> Said | None:
+        key = key_of(message)
+        if (known := results.get(key)) is not None:
+            return known
         verdict = scanner.quick(document(message), len(message.raw))
-        return None if verdict is None else Said(verdict, scanner.sightings())
+        return None if verdict is None else results.put(key, Said(verdict, scanner.sightings()))
 
     async def result(message: jsonrpc.Message) -> Said:
         if (said := quick(message)) is not None:
@@ -25,8 +30,11 @@ def judges_of(scanner: Scanner, outgoing: Outgoing, pool: WorkerPool, jury: Jury
         return Said(answer.verdict, answer.seen)
 
     def request_quick(message: jsonrpc.Message) -> Said | None:
+        key = key_of(message)
+        if (known := requests.get(key)) is not None:
+            return known
         examined = outgoing.quick(document(message), len(message.raw))
-        return None if examined is None else Said(examined.verdict, examined.seen)
+        return None if examined is None else requests.put(key, Said(examined.verdict, examined.seen))
 
     async def request(message: jsonrpc.Message) -> Said:
         examined = await pool.examine(message.raw, outgoing)
