@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import json.encoder
+from functools import lru_cache
 from typing import Any
 
 import rfc8785
@@ -68,7 +69,13 @@ def _verdict(verdict: Verdict) -> str:
 
 
 def _text(text: str) -> str:
-    return _quoted(text if len(text) <= MAX_TEXT else text[:MAX_TEXT])
+    return _known(text if len(text) <= MAX_TEXT else text[:MAX_TEXT])
+
+
+@lru_cache(2048)
+def _known(text: str) -> str:
+    """The same few names come with every entry."""
+    return _quoted(text)
 
 
 def _score(score: float) -> float | int:
