@@ -120,7 +120,7 @@ def _all(text: str) -> Iterator[Mention]:
         yield from _urls(text)
     if "/" in text and "." in text:
         for match in _BARE.finditer(text):
-            yield Mention(HOST + _host(match.group().lower()) + _ROOT, match.span())
+            yield _bare(text, match)
     if len(text) >= 8 and _TRIGGER.search(text.encode("utf-8", "replace")):
         yield from _accounts(text)
         for match in _NAMED.finditer(text):
@@ -158,6 +158,16 @@ def _urls(text: str) -> Iterator[Mention]:
             if identifier is not None:
                 yield Mention(identifier, (scheme.start(), end))
         at = text.find("://", max(end, at + 3))
+
+
+def _bare(text: str, match: re.Match[str]) -> Mention:
+    """An address without a scheme: with a query a URL, else no more than its host, since import paths and files look the same."""
+    rest = _REST.match(text, match.start())
+    address = (rest.group() if rest else match.group()).rstrip(".,;:!?)]*_~")
+    identifier = _url("https", address) if "?" in address else None
+    if identifier is not None:
+        return Mention(identifier, (match.start(), match.start() + len(address)))
+    return Mention(HOST + _host(match.group().lower()) + _ROOT, match.span())
 
 
 def _url(scheme: str, address: str) -> bytes | None:
