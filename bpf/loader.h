@@ -19,6 +19,7 @@
 #define SEC(name)
 #define DECLARE_MAP(name, kind, key_type, value_type, entries, flags)
 #define DECLARE_RING(name, bytes)
+#define DECLARE_RECORD(name)
 #define DECLARE_LICENSE /* BCC declares one of its own */
 #define MAP(name) ((void *)bpf_pseudo_fd(1, FD_##name))
 
@@ -45,6 +46,8 @@
 		__uint(type, BPF_MAP_TYPE_RINGBUF);                                                                    \
 		__uint(max_entries, bytes);                                                                            \
 	} name SEC(".maps")
+/* Has a record described in the object's BTF, which otherwise knows what maps hold only. */
+#define DECLARE_RECORD(name) struct name *holdfast_##name __attribute__((unused))
 #define DECLARE_LICENSE char LICENSE[] SEC("license") = "Dual BSD/GPL"
 #define MAP(name) ((void *)&name)
 

@@ -32,6 +32,7 @@ DECLARE_MAP(tap_settings, ARRAY, __u32, struct tap_settings, 1, 0);
 DECLARE_MAP(tap_ports, HASH, __u32, __u32, 256, 0);
 DECLARE_MAP(tap_counters, ARRAY, __u32, __u64, 17, BPF_F_MMAPABLE);
 DECLARE_RING(tap_ring, 16777216);
+DECLARE_RECORD(tcp_record);
 
 /* helpers */
 
@@ -211,26 +212,24 @@ static __always_inline __u64 wake(__u32 wake_bytes)
 static __always_inline void give_tier(struct __sk_buff *skb, __u32 at, struct tcp_record *head, __u32 wake_bytes,
 				      const __u32 tier)
 {
-	__u32 size = head->captured_bytes;
-	char *record = bpf_ringbuf_reserve(MAP(tap_ring), sizeof(*head) + tier, 0);
+	struct tcp_record *record = bpf_ringbuf_reserve(MAP(tap_ring), sizeof(*head) + tier, 0);
+	__u64 size = head->captured_bytes;
 
 	if (!record) {
 		lose(LOST_RING_FULL, size);
 		return;
 	}
+	*record = *head;
 	OPAQUE(size);
-	if (size > tier) {
+	if (size > tier) { /* never: `give` chose the tier. The verifier wants to see it. */
 		bpf_ringbuf_discard(record, BPF_RB_NO_WAKEUP);
 		return;
 	}
-	__builtin_memcpy(record, head, sizeof(*head));
-	if (size > 0 && bpf_skb_load_bytes(skb, at, record + sizeof(*head), size)) {
-		struct tcp_record *gap = (void *)record;
-
+	if (size > 0 && bpf_skb_load_bytes(skb, at, record + 1, size)) {
 		lose(LOST_UNREADABLE, size);
-		gap->kind = RECORD_TCP_GAP;
-		gap->detail = GAP_UNREADABLE;
-		gap->captured_bytes = 0;
+		record->kind = RECORD_TCP_GAP;
+		record->detail = GAP_UNREADABLE;
+		record->captured_bytes = 0;
 		size = 0;
 	}
 	bpf_ringbuf_submit(record, wake(wake_bytes));

@@ -22,6 +22,8 @@
 /* A memory BIO may be given pieces shorter than this; they tell nothing. */
 #define MIN_EVIDENCE_BYTES 32
 
+#define SAME_CALL_NS 50000
+
 enum function {
 	FUNCTION_READ = 1,
 	FUNCTION_WRITE = 2,
@@ -38,6 +40,7 @@ DECLARE_MAP(tls_calls, LRU_HASH, struct call_key, struct call, 16384, 0);
 DECLARE_MAP(tls_objects, LRU_HASH, struct pointer_key, struct tls_object, 65536, 0);
 DECLARE_MAP(tls_bios, LRU_HASH, struct pointer_key, struct tls_bio, 131072, 0);
 DECLARE_RING(tls_ring, 16777216);
+DECLARE_RECORD(tls_record);
 
 /* helpers */
 
@@ -132,25 +135,23 @@ static __always_inline __u64 wake(const struct tls_settings *set)
 static __always_inline void give_tier(__u64 from, struct tls_record *head, const struct tls_settings *set,
 				      const __u32 tier)
 {
-	__u32 size = head->captured_bytes;
-	char *record = bpf_ringbuf_reserve(MAP(tls_ring), sizeof(*head) + tier, 0);
+	struct tls_record *record = bpf_ringbuf_reserve(MAP(tls_ring), sizeof(*head) + tier, 0);
+	__u64 size = head->captured_bytes;
 
 	if (!record) {
 		lose(LOST_RING_FULL, size);
 		return;
 	}
+	*record = *head;
 	OPAQUE(size);
-	if (size > tier) {
+	if (size > tier) { /* never: `give` chose the tier. The verifier wants to see it. */
 		bpf_ringbuf_discard(record, BPF_RB_NO_WAKEUP);
 		return;
 	}
-	__builtin_memcpy(record, head, sizeof(*head));
-	if (size && bpf_probe_read_user(record + sizeof(*head), size, (void *)from)) {
-		struct tls_record *empty = (void *)record;
-
+	if (size && bpf_probe_read_user(record + 1, size, (void *)from)) {
 		lose(LOST_UNREADABLE, size);
-		empty->missing_bytes += size;
-		empty->captured_bytes = 0;
+		record->missing_bytes += size;
+		record->captured_bytes = 0;
 		size = 0;
 	}
 	bpf_ringbuf_submit(record, wake(set));
@@ -172,19 +173,18 @@ static __always_inline void give(__u64 from, struct tls_record *head, const stru
 
 static __always_inline void give_whole(__u64 from, const struct tls_record *head, const struct tls_settings *set)
 {
-	char *record = bpf_ringbuf_reserve(MAP(tls_ring), sizeof(*head) + SLICE_BYTES, 0);
-	struct tls_record *given = (void *)record;
+	struct tls_record *record = bpf_ringbuf_reserve(MAP(tls_ring), sizeof(*head) + SLICE_BYTES, 0);
 
 	if (!record) {
 		lose(LOST_RING_FULL, SLICE_BYTES);
 		return;
 	}
-	__builtin_memcpy(record, head, sizeof(*head));
-	if (!bpf_probe_read_user(record + sizeof(*head), SLICE_BYTES, (void *)from)) {
-		given->captured_bytes = SLICE_BYTES;
+	*record = *head;
+	if (!bpf_probe_read_user(record + 1, SLICE_BYTES, (void *)from)) {
+		record->captured_bytes = SLICE_BYTES;
 		add(COUNT_CAPTURED_BYTES, SLICE_BYTES);
 	} else {
-		given->missing_bytes = SLICE_BYTES;
+		record->missing_bytes = SLICE_BYTES;
 		lose(LOST_UNREADABLE, SLICE_BYTES);
 	}
 	bpf_ringbuf_submit(record, wake(set));
@@ -214,7 +214,9 @@ static __always_inline struct tls_object *object_of(__u64 ssl, __u32 how, struct
 	make_key(head, ssl, &key);
 	head->pointer = ssl;
 	object = bpf_map_lookup_elem(MAP(tls_objects), &key);
-	if (!object || how == OPENED_FROM_START) {
+	/* A file seen through two overlay mounts may be probed twice; SSL_free takes an object out, so one this young
+	 * is the same. */
+	if (!object || (how == OPENED_FROM_START && head->time_ns - object->number > SAME_CALL_NS)) {
 		fresh.number = head->time_ns;
 		if (bpf_map_update_elem(MAP(tls_objects), &key, &fresh, BPF_ANY))
 			return 0;

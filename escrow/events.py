@@ -18,7 +18,7 @@ Times are nanoseconds of CLOCK_MONOTONIC. Addresses are text as `ipaddress` writ
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, IntFlag
 
 
@@ -92,13 +92,13 @@ class Process:
     """A process of the machine, for good: numbers are used again, pairs of number and start are not.
 
     pid: in the initial pid namespace. start_ns: since boot (CLOCK_BOOTTIME), of the thread group's leader; 0 where the kernel could not
-    be asked. cgroup: id of its cgroup2. netns: inode of its network namespace; 0 likewise.
+    be asked. cgroup: id of its cgroup2. netns: inode of its network namespace; 0 likewise. It may change both, and stays the same process.
     """
 
     pid: int
     start_ns: int
-    cgroup: int
-    netns: int
+    cgroup: int = field(compare=False)
+    netns: int = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,11 +201,10 @@ class Unlinked:
 
 @dataclass(frozen=True, slots=True)
 class ProcessStarted:
-    """A process executed a program, or was found running. executable: as /proc shows it, "" where it could not be read."""
+    """A process executed a program. Who it is to people is asked of /proc by whoever may."""
 
     process: Process
     time_ns: int
-    executable: str
 
 
 @dataclass(frozen=True, slots=True)

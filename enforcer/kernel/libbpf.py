@@ -145,6 +145,16 @@ class Object:
         if self._lib.bpf_object__load(ctypes.c_void_p(self._handle)) != 0:
             raise self._failure("cannot load")
 
+    def set_max_entries(self, name: str, entries: int) -> None:
+        """To be called before `load`."""
+        pointer = self._lib.bpf_object__find_map_by_name(ctypes.c_void_p(self._handle), name.encode())
+        _check(self._lib.bpf_map__set_max_entries(ctypes.c_void_p(pointer), entries) if pointer else -errno.ENOENT, f"map {name}")
+
+    def set_attach_type(self, name: str, attach_type: int) -> None:
+        """What the program will be attached to (enum bpf_attach_type). To be called before `load`."""
+        pointer = self._lib.bpf_object__find_program_by_name(ctypes.c_void_p(self._handle), name.encode())
+        _check(self._lib.bpf_program__set_expected_attach_type(ctypes.c_void_p(pointer), attach_type) if pointer else -errno.ENOENT, f"program {name}")
+
     def map_fd(self, name: str) -> int:
         pointer = self._lib.bpf_object__find_map_by_name(ctypes.c_void_p(self._handle), name.encode())
         return _check(self._lib.bpf_map__fd(ctypes.c_void_p(pointer)) if pointer else -errno.ENOENT, f"map {name}")
