@@ -40,6 +40,7 @@ class WindowServer:
         self._guesses = Guesses()
         self._answered = 0
         self._serving: asyncio.Task[None] | None = None
+        self._writing = asyncio.Lock()
 
     @property
     def live(self) -> bool:
@@ -82,12 +83,13 @@ class WindowServer:
 
     async def _reply(self, question: Question, writer: asyncio.StreamWriter) -> None:
         reply = await self.answer(question)
-        line = reply.model_dump_json().encode()
-        if len(line) > MAX_ANSWER_BYTES:
-            line = Reply(id=question.id, refusal=Refusal(code="failed", text="the answer is too long: ask for less of it")).model_dump_json().encode()
-        with contextlib.suppress(OSError):
-            writer.write(line + b"\n")
-            await writer.drain()
+        async with self._writing:  # one line at a time: a window that does not read fills no memory with more
+            line = reply.model_dump_json().encode()
+            if len(line) > MAX_ANSWER_BYTES:
+                line = Reply(id=question.id, refusal=Refusal(code="failed", text="the answer is too long: ask for less of it")).model_dump_json().encode()
+            with contextlib.suppress(OSError):
+                writer.write(line + b"\n")
+                await writer.drain()
 
     async def answer(self, question: Question) -> Reply:
         """Never raises."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import socket
+import sys
 
 import pytest
 
 from enforcer.helper import window
-from enforcer.helper.window import NotListening, listen
+from enforcer.helper.window import LocalWindow, NotListening, listen
+from tests.enforcer.helper.world import status
 
 
 def test_none_is_none() -> None:
@@ -45,3 +49,58 @@ def test_the_default_may_be_taken_and_an_address_that_was_given_may_not(monkeypa
         assert opened.listeners == () and opened.place.url is None and "in use" in opened.place.why
         with pytest.raises(NotListening, match="in use"):
             listen(where)
+
+
+@pytest.mark.anyio
+async def test_without_a_helper_it_ends_with_the_daemon_and_another_is_started_when_it_ends_alone() -> None:
+    opened = listen("127.0.0.1:0")
+    given: asyncio.Queue[socket.socket] = asyncio.Queue()
+    local = LocalWindow(opened.listeners, given.put_nowait)
+    local.start()
+    async with asyncio.timeout(30):
+        first = await given.get()
+        ended = pid(local)
+        watched = os.pidfd_open(ended)  # readable once it has ended
+        first.close()
+        await readable(watched)
+        os.close(watched)
+        assert status(ended)["State"].startswith("Z"), "a daemon that is gone leaves no window that listens"
+        local.lost()
+        second = await given.get()
+        assert pid(local) != ended
+        second.close()
+    local.close()
+    opened.listeners[0].close()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="what a process gave up is read from /proc")
+@pytest.mark.anyio
+async def test_without_a_helper_it_gives_up_what_it_can() -> None:
+    opened = listen("127.0.0.1:0")
+    given: asyncio.Queue[socket.socket] = asyncio.Queue()
+    local = LocalWindow(opened.listeners, given.put_nowait)
+    local.start()
+    daemon = await given.get()
+    async with asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection(*opened.listeners[0].getsockname())
+        writer.write(b"GET /mcp HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await reader.readline()).split()[1] == b"405"
+        writer.close()
+    found = status(pid(local))
+    assert [int(found[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")] == [0] * 4
+    assert (found["NoNewPrivs"], found["Seccomp"]) == ("1", "2")
+    local.close()
+    daemon.close()
+    opened.listeners[0].close()
+
+
+def pid(local: LocalWindow) -> int:
+    assert local._process is not None
+    return local._process.pid
+
+
+async def readable(watched: int) -> None:
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(watched, done.set)
+    await done.wait()
+    loop.remove_reader(watched)
