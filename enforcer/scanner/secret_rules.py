@@ -83,6 +83,10 @@ class SecretHit:
     span: tuple[int, int]
 
 
+class TooMany(Exception):
+    """A text would take longer than its asker has."""
+
+
 class SecretRules:
     """The compiled rules. Immutable once built."""
 
@@ -100,15 +104,21 @@ class SecretRules:
             self._keywords.Add(re2.escape(keyword))
         self._keywords.Compile()
 
-    def search(self, text: str) -> tuple[tuple[SecretHit, ...], bool]:
-        """The first secret of every rule that finds one, and whether there was more to look at than is looked at."""
+    def search(self, text: str, most_rules: int | None = None) -> tuple[tuple[SecretHit, ...], bool]:
+        """The first secret of every rule that finds one, and whether there was more to look at than is looked at.
+
+        Raises TooMany where the text has the keywords of more rules than `most_rules`.
+        """
         raw = text.encode("utf-8", "replace")
         matched: list[int] | None = self._keywords.Match(raw)
         if not matched:
             return (), False
         hits: list[SecretHit] = []
         cut = False
-        for index in sorted({index for keyword in matched for index in self._by_keyword[keyword]}):
+        asked = {index for keyword in matched for index in self._by_keyword[keyword]}
+        if most_rules is not None and len(asked) > most_rules:
+            raise TooMany
+        for index in sorted(asked):
             rule = self.rules[index]
             for number, match in enumerate(rule.pattern.finditer(raw)):
                 if number == MOST_MATCHES:

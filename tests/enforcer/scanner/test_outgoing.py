@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import time
+import tomllib
 from collections.abc import Callable
+from importlib import resources
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from escrow.scanner_settings import ScannerSettings
 from escrow.verdict import Finding
 from tests.bench.outgoing import DRESSES, SECRETS, harmless
 
+RULE_FILE = resources.files("enforcer.scanner").joinpath("gitleaks.toml")
 TOKEN = canary.make(bytes(range(1, canary.CHANCE_BYTES + 1)))
 
 
@@ -133,6 +136,14 @@ def test_small_arguments_are_judged_at_once_and_large_ones_left_to_a_worker(judg
     assert quick is not None
     assert quick.verdict.reasons[0].rule == "canary.payroll"
     assert judge.quick(call({"text": "x"}), judge.settings.outgoing_quick_bytes + 1) is None
+
+
+def test_a_text_made_of_keywords_is_left_to_a_worker_however_small(judge: Outgoing) -> None:
+    keywords = " ".join(word for entry in tomllib.loads(RULE_FILE.read_text("utf-8"))["rules"] for word in entry.get("keywords", ()))
+    assert judge.quick(call({"text": keywords}), len(keywords)) is None
+    assert judge.quick(call({"text": base64.b64encode(keywords.encode()).decode()}), len(keywords)) is None
+    assert judge.judge(call({"text": keywords})).verdict.finding is Finding.CLEAN
+    assert judge.quick(call({"text": "my key and token"}), 100) is not None
 
 
 HUGE: dict[str, Any] = {
