@@ -7,7 +7,7 @@ import socket
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from escrow.supervisor.wire import MAX_ANSWER_BYTES, Question, Refusal, Reply, Socket
+from escrow.supervisor.wire import MAX_ANSWER_BYTES, MAX_QUESTION_BYTES, Question, Refusal, Reply, Socket
 
 ANSWER_S = 140.0
 """Longer than anything the daemon takes."""
@@ -64,11 +64,17 @@ class Link:
         if self._writer is None or self.ended.is_set():
             raise Refused(_GONE)
         self._next_id += 1
-        question = Question(id=self._next_id, tool=tool, arguments=arguments, token=caller.token, peer=caller.peer, own=caller.own)
+        try:
+            question = Question(id=self._next_id, tool=tool, arguments=arguments, token=caller.token, peer=caller.peer, own=caller.own)
+            line = question.model_dump_json().encode() + b"\n"
+        except ValueError:  # a name too long, lone surrogates, nested too deeply
+            raise Refused(Refusal(code="unfit", text="the call cannot be put to the daemon as it is")) from None
+        if len(line) > MAX_QUESTION_BYTES:
+            raise Refused(Refusal(code="unfit", text="the call is too long"))
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._waiting[question.id] = future
         try:
-            self._writer.write(question.model_dump_json().encode() + b"\n")
+            self._writer.write(line)
             async with asyncio.timeout(ANSWER_S):
                 await self._writer.drain()
                 reply = await future

@@ -12,7 +12,6 @@ import contextlib
 import importlib
 import ipaddress
 import os
-import resource
 import socket
 import subprocess
 import sys
@@ -121,6 +120,8 @@ class LocalWindow:
 
 def _give_up() -> None:
     """What needs no privilege to be given up, for good."""
+    import resource
+
     for what, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_NOFILE, _FILES)):
         with contextlib.suppress(ValueError, OSError):  # it may be lower already
             resource.setrlimit(what, (most, most))

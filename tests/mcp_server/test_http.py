@@ -136,3 +136,22 @@ async def test_there_are_only_so_many_connections(monkeypatch: pytest.MonkeyPatc
             writer.close()
         while (await window.post())[0] != 401:
             pass
+
+
+BODIES = [
+    b"", b"{}", b"[]", b"null", b"\x00", b"\xff\xfe", b"[" * 100_000, b'{"jsonrpc":"2.0","id":1,"method":"tools/call"}',
+    b'{"jsonrpc":"2.0","id":{},"method":"ping"}', b'{"jsonrpc":"2.0","id":1,"id":2,"method":"tools/list","method":"ping"}',
+    b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"\\ud800","arguments":{"a":"\\ud800"}}}',
+    b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"lock","arguments":' + b'{"a":' * 2000 + b"1" + b"}" * 2000 + b"}}",
+    b'{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{"uri":"file:///etc/passwd"}}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("version", ["2025-06-18", "2026-07-28"])
+async def test_whatever_the_holder_of_a_token_sends_the_window_goes_on(version: str) -> None:
+    async with serving() as window:
+        for body in BODIES:
+            status, _ = await window.post(body, GOOD, f"MCP-Protocol-Version: {version}")
+            assert 200 <= status < 600, body[:80]
+        ping = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}).encode()
+        assert (await window.post(ping, GOOD, "MCP-Protocol-Version: 2025-06-18"))[0] == 200

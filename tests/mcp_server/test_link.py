@@ -61,3 +61,30 @@ async def test_a_daemon_that_is_gone_or_talks_nonsense_fails_every_question(said
         assert link.ended.is_set()
         with pytest.raises(Refused, match="does not answer"):
             await link.ask("get_status", {}, ME)
+
+
+def nested(depth: int) -> dict[str, object]:
+    whole: dict[str, object] = {}
+    for _ in range(depth):
+        whole = {"x": whole}
+    return whole
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [("x" * 65, {}), ("lock", {"why": "\ud800"}), ("\udfff", {}), ("lock", {"why": "x" * (300 * 1024)}), ("lock", nested(5000)), ("lock", {"n": float("nan")})],
+)
+async def test_what_cannot_be_put_to_the_daemon_is_refused_and_the_next_is_not(tool: str, arguments: dict[str, object]) -> None:
+    async with linked() as (link, reader, writer):
+        try:
+            async with asyncio.timeout(0.2):
+                await link.ask(tool, arguments, ME)
+        except Refused as refused:
+            assert refused.refusal.code == "unfit"
+        except TimeoutError:  # it could be put: then it is a line that can be read
+            json.loads(await reader.readline())
+        asking = asyncio.ensure_future(link.ask("get_status", {}, ME))
+        question = json.loads(await reader.readline())
+        assert question["tool"] == "get_status"
+        writer.write(json.dumps({"id": question["id"], "value": {}}).encode() + b"\n")
+        assert await asking == {}

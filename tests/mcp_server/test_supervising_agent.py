@@ -19,10 +19,12 @@ import pytest
 
 from tests.real import client, gate, server
 from tests.real.client import Session
+from tests.real.conftest import FULL
 from tests.real.hostile import SECRET, clean, document
 
 AGENT = {"authorization": "Bearer the-agents-own-key"}
-CLIENTS = ["py2-modern", "py2-legacy", "py1-http", pytest.param("npm-http", marks=pytest.mark.npm)]
+NPM = pytest.param("npm-http", marks=pytest.mark.npm)
+CLIENTS = ["py2-modern", "py2-legacy", NPM, *(["py1-http"] if FULL else [])]
 
 
 @dataclass(slots=True)
@@ -186,7 +188,7 @@ def test_a_supervising_agents_loop(instance: Instance, kind: str) -> None:
         assert value(ask(session, "verify_audit"))["sound"] is True
 
 
-@pytest.mark.parametrize("kind", CLIENTS)
+@pytest.mark.parametrize("kind", CLIENTS if FULL else ["py2-modern", NPM])
 def test_schemas_annotations_and_resources_are_shown(instance: Instance, kind: str) -> None:
     with supervisor(instance, kind, "--scope", "read") as (session, _):
         tools = {tool["name"]: tool for tool in session.step(do="list_tools")["value"]["tools"]}
