@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import shutil
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,8 +96,28 @@ def _mitmproxy(target: int, directory: Path) -> tuple[list[str], int]:
     return [*command, "--listen-host", "127.0.0.1", "--listen-port", str(port), "--set", f"confdir={directory / 'mitm'}"], port
 
 
+def call(call_id: int) -> bytes:
+    """A small tools/call that no other is the retry of."""
+    meta = {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}
+    params = {"name": "echo", "arguments": {"n": call_id}, "_meta": meta}
+    return json.dumps({"jsonrpc": "2.0", "id": call_id, "method": "tools/call", "params": params}, separators=(",", ":")).encode()
+
+
+def _until_released(port: int, path: str) -> None:
+    """Ask until the answer comes through: until then the scanner's model is not loaded, or has not seen this text yet."""
+    until = time.monotonic() + READY_S
+    while time.monotonic() < until:
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=READY_S)) as connection:
+            connection.request("POST", path, call(time.monotonic_ns() // 1000), {"content-type": "application/json", "mcp-protocol-version": "2026-07-28"})
+            if b'"isError":false' in connection.getresponse().read():
+                return
+        time.sleep(0.1)
+    raise RuntimeError(f"holdfast releases no answer on {path}")
+
+
 @contextmanager
-def _holdfast(name: str, arguments: list[str], port: int, directory: Path) -> Iterator[Contender]:
+def holdfast(name: str, arguments: list[str], port: int, directory: Path) -> Iterator[Contender]:
+    """A Holdfast that has seen what the upstream answers."""
     own = directory / name
     own.mkdir()
     command = [str(HOLDFAST), *arguments, "--state-dir", str(own / "state"), "--runtime-dir", str(own / "run")]
@@ -107,6 +128,8 @@ def _holdfast(name: str, arguments: list[str], port: int, directory: Path) -> It
             if program.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"holdfast did not become ready:\n{program.tail()}")
             time.sleep(0.05)
+        for path in ("/mcp", "/big"):
+            _until_released(port, path)
         yield Contender(name, port, program.process.pid)
     finally:
         program.process.terminate()
@@ -138,8 +161,8 @@ def contenders(directory: Path) -> Iterator[list[Contender]]:
             started.append(stack.enter_context(_relay(name, command, port, directory)))
         port = free_port()
         proxy = ["proxy", "--listen", f"127.0.0.1:{port}", "--upstream", f"http://127.0.0.1:{target}"]
-        started.append(stack.enter_context(_holdfast("holdfast", proxy, port, directory)))
+        started.append(stack.enter_context(holdfast("holdfast", proxy, port, directory)))
         if os.geteuid() == 0:
             steered = stack.enter_context(upstream(directory))
-            started.append(stack.enter_context(_holdfast("holdfast-steered", ["start", "--port", str(steered)], steered, directory)))
+            started.append(stack.enter_context(holdfast("holdfast-steered", ["start", "--port", str(steered)], steered, directory)))
         yield started

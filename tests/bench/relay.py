@@ -11,7 +11,8 @@ import os
 import subprocess
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -57,6 +58,17 @@ def drive(contender: Contender, path: str, connections: int, seconds: float, cor
     return load
 
 
+@contextmanager
+def neighbour(contender: Contender, seconds: float) -> Iterator[None]:
+    """Somebody else on another connection who gets one 1 MiB result after the other."""
+    command = [str(compile_c("load")), str(contender.port), "/big", "1", str(seconds)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as beside:
+        try:
+            yield
+        finally:
+            beside.kill()
+
+
 def cpu_us_per_request(contender: Contender, process: int) -> float:
     """CPU time of the relay for one request at 16 connections, in microseconds, the relay pinned to core 0."""
     everywhere = os.sched_getaffinity(0)
@@ -79,6 +91,9 @@ def measure(competing: list[Contender]) -> tuple[Samples, dict[str, float]]:
         for label, path, connections in (("1", "/mcp", 1), ("16", "/mcp", 16), ("1 MiB", "/big", 1)):
             for contender in competing:
                 samples[contender.name, label].append(drive(contender, path, connections, ROUND_S))
+        for contender in competing:
+            with neighbour(contender, 2 * ROUND_S):
+                samples[contender.name, "1 beside 1 MiB"].append(drive(contender, "/mcp", 1, ROUND_S))
     cpu = {c.name: cpu_us_per_request(c, c.process) for c in competing if c.process is not None}
     return samples, cpu
 
@@ -102,14 +117,16 @@ def figures(samples: Samples, cpu: dict[str, float]) -> list[Figure]:
         def faster(at: dict[str, Load], name: str = name) -> float:
             return at[name].rate / at["mitmproxy"].rate
 
+        beside = median(many.p50_us / one.p50_us for one, many in zip(samples[name, "1"], samples[name, "1 beside 1 MiB"], strict=True))
         found += [
+            figure(f"relay.{name}.moved_by_1mib", beside, "x its p50 alone", at_most=1.2),
             figure(f"relay.{name}.added_p50_1", _over_rounds(samples, "1", added), "x HAProxy's", at_most=3),
             figure(f"relay.{name}.added_p50_16", _over_rounds(samples, "16", added), "x HAProxy's", at_most=5),
             figure(f"relay.{name}.rate_16", _over_rounds(samples, "16", faster), "x mitmproxy's", at_least=10),
             figure(f"relay.{name}.cpu", cpu[name] / cpu["haproxy"], "x HAProxy's", at_most=5),
         ]
     for (name, label), loads in samples.items():
-        word = label.replace(" ", "").lower()
+        word = label.replace(" ", "").replace("beside", "_beside_").lower()
         found += [
             figure(f"relay.{name}.p50_{word}", median(load.p50_us for load in loads), "us"),
             figure(f"relay.{name}.p99_{word}", median(load.p99_us for load in loads), "us"),
@@ -120,14 +137,16 @@ def figures(samples: Samples, cpu: dict[str, float]) -> list[Figure]:
 
 def show(samples: Samples, cpu: dict[str, float], console: Console) -> None:
     """The table a person reads."""
-    table = Table("", "p50 µs, 1", "p99", "p50 µs, 16", "p99", "requests/s, 16", "p50 µs, 1 MiB", "CPU µs/request", title="One small tools/call")
+    columns = ("", "p50 µs, 1", "p99", "p50 µs, 16", "p99", "requests/s, 16", "p50 µs, 1 MiB", "p50 µs, 1 beside it", "CPU µs/request")
+    table = Table(*columns, title="One small tools/call")
     for name in dict.fromkeys(name for name, _ in samples):
-        one, many, big = (samples[name, label] for label in ("1", "16", "1 MiB"))
+        one, many, big, beside = (samples[name, label] for label in ("1", "16", "1 MiB", "1 beside 1 MiB"))
         table.add_row(
             name,
             *(f"{median(values):,.0f}" for values in ([x.p50_us for x in one], [x.p99_us for x in one])),
             *(f"{median(values):,.0f}" for values in ([x.p50_us for x in many], [x.p99_us for x in many], [x.rate for x in many])),
             f"{median(x.p50_us for x in big):,.0f}",
+            f"{median(x.p50_us for x in beside):,.0f}",
             f"{cpu[name]:.1f}" if name in cpu else "",
         )
     console.print(table)
