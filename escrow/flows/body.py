@@ -8,7 +8,7 @@ from typing import Final
 from escrow.events import Direction
 from escrow.flows.bounds import Bounds
 from escrow.flows.coding import Undecodable, decoder
-from escrow.flows.hole import CUT
+from escrow.flows.hole import ENDED
 from escrow.flows.unit import Source, Unit, UnitKind
 from escrow.http.head import BadMessage, Head
 from escrow.sse import EventTooLarge, Reader
@@ -23,8 +23,8 @@ class Body:
 
     # fmt: off
     __slots__ = (
-        "_began_ns", "_bounds", "_dead", "_decoder", "_emit", "_events", "_fed", "_fixed", "_parts", "_streams", "_why", "asked", "direction", "exchange", "head",
-        "size", "source",
+        "_began_ns", "_bounds", "_dead", "_decoder", "_emit", "_events", "_fed", "_fixed", "_parts", "_streams", "_why", "asked", "direction", "exchange",
+        "head", "size", "source",
     )
     # fmt: on
 
@@ -109,7 +109,9 @@ class Body:
 
     def cut(self, why: str, time_ns: int) -> None:
         """It ends here without its end."""
-        self.touch(why or CUT, time_ns, all=True)
+        if why != ENDED:
+            self.touch(why, time_ns, all=True)
+        self._fixed = self._fixed or why
         self.end(time_ns)
 
     def _unit(self, kind: UnitKind, time_ns: int, raw: bytes = b"", event: str = "") -> None:

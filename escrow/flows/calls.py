@@ -9,13 +9,13 @@ from bisect import insort
 
 from escrow.events import TlsSlice
 from escrow.flows.bounds import Bounds
-from escrow.flows.hole import CUT, END, JOINED, LOST, NOT_CAPTURED, Chunk, Hole
+from escrow.flows.hole import CUT, END, JOINED, LOST, NOT_CAPTURED, UNCONFIRMED, Chunk, Hole
 
 
 class CallStream:
     """Feed slices; take what `out` has. from_start: whether the object was seen from its first call on."""
 
-    __slots__ = ("_at", "_bounds", "_sequence", "_stuck_ns", "_suspect", "_waiting", "ended", "out", "waiting_bytes")
+    __slots__ = ("_at", "_bounds", "_doubtful", "_sequence", "_stuck_ns", "_suspect", "_waiting", "ended", "out", "waiting_bytes")
 
     def __init__(self, bounds: Bounds, *, from_start: bool) -> None:
         self._bounds = bounds
@@ -27,7 +27,7 @@ class CallStream:
         """Offset in the present call of the next byte."""
         self._waiting: list[TlsSlice] = []
         self._stuck_ns = 0
-        self._suspect = False
+        self._suspect = self._doubtful = False
 
     def feed(self, slice: TlsSlice) -> None:
         if self._sequence is None:
@@ -77,6 +77,9 @@ class CallStream:
     def _take(self, slice: TlsSlice) -> None:
         """The next slice in order."""
         self._suspect = False
+        if not slice.confirmed and not self._doubtful:
+            self._doubtful = True
+            self.out.append(Hole(0, UNCONFIRMED))
         if slice.data:
             self.out.append(slice.data)
         if slice.missing:

@@ -7,7 +7,7 @@ from typing import Final
 from escrow.events import Direction
 from escrow.flows.body import Emit
 from escrow.flows.bounds import Bounds
-from escrow.flows.hole import Chunk, End, Hole
+from escrow.flows.hole import Chunk, Hole
 from escrow.flows.http1 import Http1, SharedHeads
 from escrow.flows.http2 import PREFACE, Http2
 from escrow.flows.unit import Source, Unit, UnitKind
@@ -34,6 +34,11 @@ class Conversation:
     def kept_bytes(self) -> int:
         return self._reader.kept_bytes if self._reader is not None else 0
 
+    def tick(self, now_ns: int) -> None:
+        """Time has passed."""
+        if self._reader is not None:
+            self._reader.tick(now_ns)
+
     def shed(self, why: str) -> None:
         """Keep nothing of unfinished messages."""
         if self._reader is not None:
@@ -50,7 +55,7 @@ class Conversation:
             if direction in self._early:
                 self._sniff(direction, self._early[direction] + chunk, time_ns)
             elif self._reader is not None:
-                self._reader.data(direction, chunk, time_ns)
+                self._reader.feed(direction, chunk, time_ns)
             return
         early = self._early.pop(direction, b"")
         if early or isinstance(chunk, Hole):
@@ -60,12 +65,9 @@ class Conversation:
             if self._reader is None:
                 self._reader = Http1(self._source, self._heads, self._bounds, self._emit)
             if early:
-                self._reader.data(direction, early, time_ns)
+                self._reader.feed(direction, early, time_ns)
         if self._reader is not None:
-            if isinstance(chunk, Hole):
-                self._reader.hole(direction, chunk, time_ns)
-            elif isinstance(chunk, End):
-                self._reader.end(direction, time_ns)
+            self._reader.feed(direction, chunk, time_ns)
 
     def _sniff(self, direction: Direction, first: bytes, time_ns: int) -> None:
         """Decide by a direction's first bytes; keep them where they are too few."""
@@ -90,4 +92,4 @@ class Conversation:
                 return
             self._reader = Http2(self._source, self._bounds, self._emit) if two else Http1(self._source, self._heads, self._bounds, self._emit)
         del self._early[direction]
-        self._reader.data(direction, first, time_ns)
+        self._reader.feed(direction, first, time_ns)

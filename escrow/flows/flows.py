@@ -129,6 +129,7 @@ class Flows:
                 stream.tick(now_ns)
                 if stream.out:
                     self._drain(flow.conversation, direction, stream, now_ns)
+            flow.conversation.tick(now_ns)
             kept += flow.conversation.kept_bytes + sum(s.waiting_bytes + s.history_bytes for s in (flow.to_client, flow.to_server))
             if (flow.to_client.ended or flow.to_server.ended) and now_ns - flow.touched_ns > self.bounds.hole_ns:
                 over.append(flow)
@@ -136,6 +137,7 @@ class Flows:
             for end in TlsDirection:
                 tls.stream(end).tick(now_ns)
                 self._drain_tls(tls, end, now_ns)
+            tls.conversation.tick(now_ns)
             kept += tls.conversation.kept_bytes + tls.read.waiting_bytes + tls.write.waiting_bytes
         for flow in over:
             self._close(flow, now_ns)
@@ -183,6 +185,7 @@ class Flows:
         for direction, stream in ((_TO_SERVER, flow.to_server), (_TO_CLIENT, flow.to_client)):
             stream.close()
             self._drain(flow.conversation, direction, stream, time_ns)
+        flow.conversation.tick(time_ns + 2 * self.bounds.hole_ns)
         del self._tcp[flow.connection]
         self._quick.pop(id(flow.key), None)
 
@@ -264,6 +267,7 @@ class Flows:
             self._drain_tls(flow, end, time_ns)
         if flow.serves is None and any(isinstance(chunk, bytes) for _, chunk, _ in flow.early):
             self._role(flow, True)  # whichever: it is no HTTP
+        flow.conversation.tick(time_ns + 2 * self.bounds.hole_ns)
         del self._tls[object]
 
     # --- bounds ---

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from escrow.events import Direction
 from escrow.flows.body import Body, Emit
 from escrow.flows.bounds import Bounds
-from escrow.flows.hole import CUT, JOINED, Hole
+from escrow.flows.hole import ENDED, JOINED, Chunk, Hole
 from escrow.flows.unit import Source, Unit, UnitKind
 from escrow.http.head import BadMessage, Head
 from escrow.http.wire import Closed, Heads, Wire
@@ -23,6 +23,7 @@ from escrow.http.wire import Closed, Heads, Wire
 REQUEST = re.compile(rb"[A-Z]{3,16} [\x21-\x7e]{1,8192} HTTP/1\.[01]\r\n")
 RESPONSE = re.compile(rb"HTTP/1\.[01] [1-5][0-9][0-9][ \r]")
 _ZEROS = bytes(65536)
+_MOST_AHEAD = 256
 NO_REQUEST = "the request was not seen"
 AFTER_HEAD = "an answer to HEAD announces a body"
 
@@ -52,7 +53,7 @@ class SharedHeads:
 class Http1:
     """Feed chunks of either direction in order; units come out of `emit`."""
 
-    __slots__ = ("_asked", "_bounds", "_emit", "_heads", "_number", "_request", "_response", "_source")
+    __slots__ = ("_ahead", "_asked", "_bounds", "_emit", "_heads", "_number", "_request", "_response", "_source")
 
     def __init__(self, source: Source, heads: SharedHeads, bounds: Bounds, emit: Emit) -> None:
         self._source, self._heads, self._bounds, self._emit = source, heads, bounds, emit
@@ -61,13 +62,50 @@ class Http1:
         self._asked: deque[tuple[int, Head]] = deque()
         """Requests without an answer."""
         self._number = 0
+        self._ahead: deque[tuple[Chunk, int]] = deque()
+        """An answer whose request was not seen yet: two processors may swap what they record."""
 
     @property
     def kept_bytes(self) -> int:
         """Bytes of bodies that are kept."""
-        return sum(side.body.size for side in (self._request, self._response) if side.body is not None)
+        ahead = sum(len(chunk) for chunk, _ in self._ahead if isinstance(chunk, bytes))
+        return ahead + sum(side.body.size for side in (self._request, self._response) if side.body is not None)
 
-    def data(self, direction: Direction, data: bytes, time_ns: int) -> None:
+    def feed(self, direction: Direction, chunk: Chunk, time_ns: int) -> None:
+        """Take the next chunk of a direction."""
+        if direction is Direction.TO_SERVER:
+            self._chunk(direction, chunk, time_ns)
+            if self._ahead:
+                self._catch_up(all=False)
+        elif self._ahead or self._is_ahead(chunk):
+            self._ahead.append((chunk, time_ns))
+            if len(self._ahead) > _MOST_AHEAD:
+                self._catch_up(all=True)
+        else:
+            self._chunk(direction, chunk, time_ns)
+
+    def tick(self, now_ns: int) -> None:
+        """Time has passed: a request that was not seen by now was lost."""
+        if self._ahead and now_ns - self._ahead[0][1] > self._bounds.hole_ns:
+            self._catch_up(all=True)
+
+    def _is_ahead(self, chunk: Chunk) -> bool:
+        side = self._response
+        return isinstance(chunk, bytes) and not self._asked and not side.deaf and not side.doubt and side.wire.between
+
+    def _catch_up(self, *, all: bool) -> None:
+        while self._ahead and (all or not self._is_ahead(self._ahead[0][0])):
+            self._chunk(Direction.TO_CLIENT, *self._ahead.popleft())
+
+    def _chunk(self, direction: Direction, chunk: Chunk, time_ns: int) -> None:
+        if isinstance(chunk, bytes):
+            self._data(direction, chunk, time_ns)
+        elif isinstance(chunk, Hole):
+            self._hole(direction, chunk, time_ns)
+        else:
+            self._end(direction, time_ns)
+
+    def _data(self, direction: Direction, data: bytes, time_ns: int) -> None:
         side = self._side(direction)
         if side.deaf:
             if not (REQUEST if direction is Direction.TO_SERVER else RESPONSE).match(data):
@@ -85,7 +123,7 @@ class Http1:
             return
         self._take(side, time_ns)
 
-    def hole(self, direction: Direction, hole: Hole, time_ns: int) -> None:
+    def _hole(self, direction: Direction, hole: Hole, time_ns: int) -> None:
         side = self._side(direction)
         if hole.size == 0:
             side.doubt = side.doubt or hole.why
@@ -110,7 +148,7 @@ class Http1:
             if side.body is body:
                 body.touch(hole.why, time_ns)  # an event in which a hole ends is touched, too
 
-    def end(self, direction: Direction, time_ns: int) -> None:
+    def _end(self, direction: Direction, time_ns: int) -> None:
         side = self._side(direction)
         if side.deaf:
             return
@@ -118,7 +156,7 @@ class Http1:
             side.wire.eof()
         self._take(side, time_ns)
         if side.body is not None:
-            side.body.cut(CUT, time_ns)
+            side.body.cut(ENDED, time_ns)
             side.body = None
 
     def shed(self, why: str) -> None:

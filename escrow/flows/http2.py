@@ -16,7 +16,7 @@ from hyperframe.frame import ContinuationFrame, DataFrame, Frame, HeadersFrame, 
 from escrow.events import Direction
 from escrow.flows.body import Body, Emit
 from escrow.flows.bounds import Bounds
-from escrow.flows.hole import CUT, Hole
+from escrow.flows.hole import ENDED, Chunk, Hole
 from escrow.flows.unit import Source, Unit, UnitKind
 from escrow.http.head import Head
 
@@ -60,7 +60,19 @@ class Http2:
     def kept_bytes(self) -> int:
         return sum(len(side.buffer) + sum(body.size for body in side.bodies.values()) for side in self._sides.values())
 
-    def data(self, direction: Direction, data: bytes, time_ns: int) -> None:
+    def feed(self, direction: Direction, chunk: Chunk, time_ns: int) -> None:
+        """Take the next chunk of a direction."""
+        if isinstance(chunk, bytes):
+            self._data(direction, chunk, time_ns)
+        elif isinstance(chunk, Hole):
+            self._hole(direction, chunk, time_ns)
+        else:
+            self._end(direction, time_ns)
+
+    def tick(self, now_ns: int) -> None:
+        """Time has passed."""
+
+    def _data(self, direction: Direction, data: bytes, time_ns: int) -> None:
         side = self._sides[direction]
         if side.dead:
             return
@@ -78,7 +90,7 @@ class Http2:
         except (HyperframeError, HPACKError, ValueError, KeyError, IndexError):
             self._die(side, MALFORMED, time_ns)
 
-    def hole(self, direction: Direction, hole: Hole, time_ns: int) -> None:
+    def _hole(self, direction: Direction, hole: Hole, time_ns: int) -> None:
         side = self._sides[direction]
         if side.dead:
             return
@@ -97,17 +109,17 @@ class Http2:
             self._die(side, hole.why, time_ns)
             return
         body.touch(hole.why, time_ns)
-        self.data(direction, bytes(hole.size), time_ns)
+        self._data(direction, bytes(hole.size), time_ns)
         if side.bodies.get(stream) is body:
             body.touch(hole.why, time_ns)
 
-    def end(self, direction: Direction, time_ns: int) -> None:
+    def _end(self, direction: Direction, time_ns: int) -> None:
         side = self._sides[direction]
         for body in side.bodies.values():
-            body.cut(CUT, time_ns)
+            body.cut(ENDED, time_ns)
         side.bodies.clear()
         if side.buffer and not side.dead:
-            self._die(side, CUT, time_ns)
+            self._die(side, ENDED, time_ns)
 
     def shed(self, why: str) -> None:
         for side in self._sides.values():
@@ -167,7 +179,7 @@ class Http2:
         elif isinstance(frame, RstStreamFrame):
             for each in self._sides.values():
                 if (body := each.bodies.pop(frame.stream_id, None)) is not None:
-                    body.cut(CUT, time_ns)
+                    body.cut(ENDED, time_ns)
             self._asked.pop(frame.stream_id, None)
 
     def _headers(self, side: _Side, stream: int, fields: tuple[tuple[bytes, bytes], ...], time_ns: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -22,7 +23,7 @@ SYN = slice_of(LINK, UP, 0, flags=TcpFlags.SYN)
 FIN = slice_of(LINK, UP, len(DATA), flags=TcpFlags.FIN)
 
 
-def read(events: list[TcpSlice | TcpGap], bounds: Bounds | None = None, *, close: bool = True, tick: int = 0) -> list[Chunk]:
+def read(events: Sequence[TcpSlice | TcpGap], bounds: Bounds | None = None, *, close: bool = True, tick: int = 0) -> list[Chunk]:
     """What comes out, with neighbouring bytes put together."""
     stream = TcpStream(bounds or Bounds())
     for event in events:

@@ -72,7 +72,7 @@ def tls_object(number: int = 1, process: Process = PROCESS) -> TlsObject:
 def tls_calls(object: TlsObject, direction: TlsDirection, calls: Iterable[bytes], first: int = 0, slice_bytes: int = 16384) -> Iterator[TlsSlice]:
     for number, data in enumerate(calls, first):
         for offset in range(0, len(data), slice_bytes):
-            yield TlsSlice(object, direction, 0, 1, number, offset, len(data), data[offset : offset + slice_bytes], 0)
+            yield TlsSlice(object, direction, 0, 1, number, offset, len(data), data[offset : offset + slice_bytes], 0, True)
 
 
 def post(body: bytes, headers: str = "", target: str = "/mcp") -> bytes:
