@@ -265,7 +265,7 @@ class Flows:
         for end in TlsDirection:
             flow.stream(end).close()
             self._drain_tls(flow, end, time_ns)
-        if flow.serves is None and any(isinstance(chunk, bytes) for _, chunk, _ in flow.early):
+        if flow.serves is None and any(isinstance(chunk, bytes | Hole) for _, chunk, _ in flow.early):
             self._role(flow, True)  # whichever: it is no HTTP
         flow.conversation.tick(time_ns + 2 * self.bounds.hole_ns)
         del self._tls[object]
