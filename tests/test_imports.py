@@ -23,7 +23,7 @@ IMPURE = frozenset([
 CORE_MAY = frozenset({"pydantic", "rfc8785", "re2", "httptools", "hpack", "hyperframe"})
 """What `escrow` may import beside the standard library: data types and sans-IO parsers."""
 
-ADAPTERS = frozenset({"kernel", "relay", "scanner", "sandbox", "store", "dns", "evidence", "control", "jury", "taps", "witness", "telemetry"})
+ADAPTERS = frozenset({"kernel", "relay", "scanner", "sandbox", "store", "dns", "evidence", "control", "jury", "witness", "telemetry"})
 
 
 def imported(source: str, package: str) -> Iterator[str]:
