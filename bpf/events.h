@@ -43,6 +43,7 @@ enum tcp_direction {
 enum tls_direction {
 	TLS_READ = 0,
 	TLS_WRITE = 1,
+	TLS_BOTH = 2, /* of a BIO: it reads from the socket and writes to it */
 };
 
 /* `flags` of a tcp_record. */
@@ -189,7 +190,7 @@ struct tls_object {
 
 struct tls_bio {
 	__u64 ssl;
-	__u32 direction; /* TLS_READ: carries what came from the peer */
+	__u32 direction; /* TLS_READ: carries what came from the peer; TLS_BOTH */
 	__u32 pad;
 };
 

@@ -339,9 +339,9 @@ static __always_inline int set_bios(__u64 ssl, __u64 read, __u64 write)
 
 	if (!set || !identify(set, &head) || !object_of(ssl, OPENED_BEFORE, &head, set))
 		return 0;
-	/* One socket BIO serves both ways: then it is known by what is written. */
-	know_bio(ssl, read, TLS_READ, &head);
-	know_bio(ssl, write, TLS_WRITE, &head);
+	know_bio(ssl, read, read == write ? TLS_BOTH : TLS_READ, &head);
+	if (read != write)
+		know_bio(ssl, write, TLS_WRITE, &head);
 	return 0;
 }
 
@@ -376,8 +376,8 @@ static __always_inline void give_evidence(__u64 bio, __u32 written, __u64 buffer
 	object = bpf_map_lookup_elem(MAP(tls_objects), &key);
 	if (!object)
 		return;
-	/* What is read from the BIO that carries both ways came from the peer; a memory BIO is written with it. */
-	head.direction = written ? known->direction : TLS_READ;
+	/* A memory BIO is written by the one side and read by the other: both see the same bytes go the same way. */
+	head.direction = known->direction != TLS_BOTH ? known->direction : written ? TLS_WRITE : TLS_READ;
 	evidence = head.direction == TLS_READ ? &object->read_evidence : &object->write_evidence;
 	if (*evidence >= MAX_EVIDENCE)
 		return;

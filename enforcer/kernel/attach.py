@@ -13,6 +13,7 @@ import fcntl
 import os
 import platform
 import socket
+import struct
 from pathlib import Path
 
 from enforcer.kernel.libbpf import BpfError, library
@@ -26,6 +27,7 @@ _PERF_FLAG_FD_CLOEXEC = 8
 _PERF_EVENT_IOC_ENABLE = 0x2400
 _PERF_EVENT_IOC_SET_BPF = 0x40042408
 _SO_ATTACH_BPF = 50
+_ETH_P_ALL = b"\0\3"  # in network byte order
 _UPROBE_PMU = Path("/sys/bus/event_source/devices/uprobe")
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -106,19 +108,25 @@ def has_uprobe_multi() -> bool:
     return (major, minor) >= (6, 6)
 
 
-def uprobe(program: int, file: int, offset: int, returns: bool, multi: bool) -> int:
-    """Run the program in every process that reaches `offset` of the open file (or returns from there). Its descriptor. Raises BpfError."""
+def uprobe(program: int, file: int, offset: int, returns: bool, multi: bool, pid: int | None = None) -> int:
+    """Run the program in every process that reaches `offset` of the open file (or returns from there). Its descriptor.
+
+    pid: in this process only.
+    Raises: BpfError
+    """
     path = ctypes.create_string_buffer(f"/proc/self/fd/{file}".encode())
     if multi:
         offsets = (ctypes.c_uint64 * 1)(offset)
         attr = _UprobeMulti(program, 0, BPF_TRACE_UPROBE_MULTI, 0, ctypes.addressof(path), ctypes.addressof(offsets))
         attr.count = 1
+        attr.pid = pid or 0
         attr.multi_flags = _BPF_F_UPROBE_MULTI_RETURN if returns else 0
         return _check(_libc.syscall(_machine(_SYS_BPF), _BPF_LINK_CREATE, ctypes.byref(attr), ctypes.sizeof(attr)), "attach a uprobe")
     kind = int((_UPROBE_PMU / "type").read_text(encoding="ascii"))
     bit = int((_UPROBE_PMU / "format/retprobe").read_text(encoding="ascii").removeprefix("config:"))
     event = PerfEventAttr(type=kind, config=int(returns) << bit, config1=ctypes.addressof(path), config2=offset)
-    fd = perf_event_open(event, -1, 0)  # of one CPU by name only: uprobes fire on all
+    # Of one CPU by name only: a uprobe that is not bound to a process fires on all.
+    fd = perf_event_open(event, -1, 0) if pid is None else perf_event_open(event, pid, -1)
     try:
         fcntl.ioctl(fd, _PERF_EVENT_IOC_SET_BPF, program)
         fcntl.ioctl(fd, _PERF_EVENT_IOC_ENABLE, 0)
@@ -141,7 +149,10 @@ def socket_filter(program: int) -> socket.socket:
     opened = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, 0)
     try:
         opened.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_BPF, program)
-        opened.bind(("", 3))  # ETH_P_ALL, on every interface
+        # Python's bind insists on one interface. struct sockaddr_ll (include/uapi/linux/if_packet.h): family, protocol, interface 0: all.
+        every = struct.pack("=H2si12x", socket.AF_PACKET, _ETH_P_ALL, 0)
+        if _libc.bind(opened.fileno(), every, len(every)) < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     except OSError as error:
         opened.close()
         raise BpfError(f"attach the socket filter: {error.strerror}", error.errno or 0) from None

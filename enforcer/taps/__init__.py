@@ -12,6 +12,8 @@ In the root helper, which loads and attaches, and reads no byte of traffic:
     target.py     what a file is: OpenSSL, a program with OpenSSL inside, Go, rustls, GnuTLS, …
     processes.py  which processes have mapped what (/proc), and which are under seccomp
     mappings.py   every executable mapping as it is made (perf side-band), so that no library is missed
+    seccomp.py    whether return probes end confined processes here
+    survey.py     what the taps would see on this machine, without attaching anything
     watch.py      the loop of all that: scan, follow, attach, tell
 
 In the unprivileged daemon, which gets the rings' descriptors and parses every byte:

@@ -28,6 +28,7 @@ SOURCES = Path(__file__).parent.parent.parent / "bpf"
 _BUNDLED = Path(__file__).parent.parent / "kernel" / "objects"
 _TYPES = {"ARRAY": 2, "HASH": 1, "LRU_HASH": 9, "RINGBUF": 27}  # enum bpf_map_type
 _FLAGS = {"0": 0, "BPF_F_NO_PREALLOC": 1, "BPF_F_MMAPABLE": 1 << 10}
+_QUIET = ("-Wno-macro-redefined", "-Wno-ignored-attributes", "-Wno-duplicate-decl-specifier")  # of the kernel's own headers
 _SCALARS = {"__u32": 4, "__u64": 8}
 _MAP = re.compile(r"^DECLARE_MAP\((\w+), (\w+), ([\w ]+), ([\w ]+), (\d+), (\w+)\);$", re.M)
 _RING = re.compile(r"^DECLARE_RING\((\w+), (\d+)\);$", re.M)
@@ -58,7 +59,8 @@ def found() -> tuple[ModuleType | None, str]:
         return None, f"python3-bpfcc is not importable ({error.msg}): apt install python3-bpfcc, and a venv made with --system-site-packages"
     if not hasattr(module, "BPF") or not hasattr(module.BPF, "load_func"):
         where = getattr(module, "__file__", None) or "?"
-        return None, f"the module `bcc` at {where} is not the BPF Compiler Collection but PyPI's package of that name: pip uninstall bcc; apt install python3-bpfcc"
+        text = f"the module `bcc` at {where} is not the BPF Compiler Collection but PyPI's package of that name"
+        return None, f"{text}: pip uninstall bcc; apt install python3-bpfcc"
     return module, f"python3-bpfcc {getattr(module, '__version__', 'of unknown version')}"
 
 
@@ -143,7 +145,7 @@ def load(source: Source, ring_bytes: int) -> tuple[dict[str, int], dict[str, int
     maps = make_maps(text, ring_bytes)
     if tuple(sorted(maps)) != tuple(sorted(MAPS[source])):
         raise KernelError(f"{source}.bpf.c declares other maps than we know")
-    flags = ["-DHOLDFAST_BCC", f"-I{folder}", "-Wno-macro-redefined", "-Wno-ignored-attributes", "-Wno-duplicate-decl-specifier", *(f"-DFD_{name}={fd}" for name, fd in maps.items())]
+    flags = ["-DHOLDFAST_BCC", f"-I{folder}", *_QUIET, *(f"-DFD_{name}={fd}" for name, fd in maps.items())]
     kinds = {"socket": module.BPF.SOCKET_FILTER, "uprobe": module.BPF.KPROBE, "raw_tracepoint": module.BPF.RAW_TRACEPOINT}
     multi = attach.has_uprobe_multi()
     programs: dict[str, int] = {}

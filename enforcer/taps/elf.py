@@ -67,7 +67,8 @@ def headers(read: Read) -> tuple[Elf, int, int, int]:
     raw = read(0, _EHDR.size)
     if len(raw) != _EHDR.size or raw[:4] != b"\x7fELF":
         raise NotElf("it is no ELF file")
-    ident, kind, _machine, _version, _entry, segments_at, sections_at, _flags, _size, segment_bytes, segments, section_bytes, sections, names = _EHDR.unpack(raw)
+    ident, kind, _machine, _version, _entry, segments_at, sections_at, *rest = _EHDR.unpack(raw)
+    _flags, _size, segment_bytes, segments, section_bytes, sections, names = rest
     if ident[4] != 2 or ident[5] != 1 or kind not in (2, 3):
         raise NotElf("it is no 64-bit little-endian program or library")
     if segment_bytes != _PHDR.size or segments > _MOST_HEADERS:
@@ -131,8 +132,8 @@ def _dynamic(read: Read, elf: Elf, names: dict[bytes, str]) -> dict[str, int]:
     found = {}
     for raw, name in names.items():
         hashed = _gnu_hash(raw)
-        index = struct.unpack("<I", _exactly(read, buckets_at + 4 * (hashed % buckets), 4))[0]
-        for index in range(index, index + _MOST_CHAIN) if index >= first else ():
+        begin = struct.unpack("<I", _exactly(read, buckets_at + 4 * (hashed % buckets), 4))[0]
+        for index in range(begin, begin + _MOST_CHAIN) if begin >= first else ():
             link = struct.unpack("<I", _exactly(read, chains_at + 4 * (index - first), 4))[0]
             if link | 1 == hashed | 1:
                 symbol = _SYM.unpack(_exactly(read, symbols_at + _SYM.size * index, _SYM.size))

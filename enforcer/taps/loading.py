@@ -1,7 +1,7 @@
 """The two loaders behind one interface: programs and maps by name, as descriptors. Everything after loading is the same code.
 
-    libbpf    (default) objects that clang compiled beforehand; needs no compiler
-    bcc       BCC compiles the same C at start; for kernels without BTF (enforcer/taps/bcc.py)
+libbpf    (default) objects that clang compiled beforehand; needs no compiler
+bcc       BCC compiles the same C at start; for kernels without BTF (enforcer/taps/bcc.py)
 """
 
 from __future__ import annotations

@@ -82,3 +82,12 @@ def start_boot_ns(pid: int) -> int:
         return 0
     ticks = int(text.rpartition(b")")[2].split()[19])
     return ticks * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+
+def is_kernel_thread(pid: int) -> bool:
+    """Also true of one that has ended. Such have no executable and map nothing."""
+    try:
+        text = (PROC / str(pid) / "stat").read_bytes()
+    except OSError:
+        return True
+    return bool(int(text.rpartition(b")")[2].split()[6]) & 0x00200000)  # PF_KTHREAD (include/linux/sched.h)
