@@ -13,7 +13,7 @@ build/.apt: Makefile
 	  $(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $(APT) >build/apt.log 2>&1 || { tail build/apt.log; exit 1; }; fi
 	@touch $@
 
-# requirements.lock is made by: uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --extra dev \
+# requirements.lock is made by: uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --extra dev --extra otel \
 #   --python-version 3.11 pyproject.toml -o requirements.lock
 build/.venv: build/.apt pyproject.toml requirements.lock
 	@echo "holdfast: installing Python packages into .venv"
