@@ -8,10 +8,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 from rich.markup import escape
 
+from enforcer import telemetry
 from enforcer.cli import render
 from enforcer.cli.places import Json, RuntimeDir, StateDir, state_dir
 from enforcer.control.client import Refused
@@ -19,8 +21,10 @@ from enforcer.evidence import EvidenceError, keys, proof, reading
 from enforcer.evidence.files import folder_of
 from enforcer.evidence.verify import Report, verify
 from enforcer.store import StoreError, read_secret
+from escrow.evidence.canonical import decode
 from escrow.evidence.commitment import Salts, commit
 from escrow.evidence.note import NoteError, Signed, Verifier, find_notes
+from escrow.trace import record_of
 
 audit = typer.Typer(no_args_is_help=True, help="The evidence log: what was judged and decided, signed. Works without a daemon.")
 
@@ -157,6 +161,8 @@ def _say(report: Report, allow_tail: bool, own_key: bool) -> None:
 def export(
     as_json: Annotated[bool, typer.Option("--json", help="Write every entry, one canonical JSON object a line.")] = False,
     index: Annotated[int | None, typer.Option("--proof", min=0, help="Write a proof that this entry is in the log (C2SP tlog-proof).")] = None,
+    records: Annotated[bool, typer.Option("--records", help="Write what was judged, one record a line: trace, direction, process, finding.")] = False,
+    otlp: Annotated[str | None, typer.Option("--otlp", help="Send every entry as an OpenTelemetry log to this address (http://…/v1/logs).")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The file to write (default: standard output).")] = None,
     key: Key = None,
     state: StateDir = None,
@@ -166,13 +172,18 @@ def export(
 
     Example: `holdfast audit export --proof 41 -o 41.tlog-proof`.
     """
-    if as_json == (index is not None):
-        raise typer.BadParameter("say either --json or --proof INDEX")
+    if sum((as_json, records, index is not None, otlp is not None)) != 1:
+        raise typer.BadParameter("say one of --json, --records, --otlp URL and --proof INDEX")
     folder = state_dir(state)
+    if otlp is not None:
+        _send(otlp, folder)
+        return
     with _translated():
         if index is not None:
             verifier = keys.parse_key(key) if key is not None else keys.public_key(folder)
             found: Iterable[bytes] = [proof.prove(folder_of(folder), index, verifier).encode()]
+        elif records:
+            found = (line.encode() + b"\n" for _, entry in reading.entries(folder_of(folder)) if (line := _record_line(entry)))
         else:
             found = (entry + b"\n" for _, entry in reading.entries(folder_of(folder)))
         if output is not None:
@@ -213,6 +224,22 @@ def match(
     same = commit(Salts(secret, index).of(item, entry["event"])[0], data) == entry["message"]
     render.print_json({"entry": index, "match": same}) if as_json else render.out.print("It is that message." if same else "It is not that message.")
     raise typer.Exit(0 if same else 1)
+
+
+def _record_line(entry: bytes) -> str:
+    record = record_of(decode(entry))
+    return "" if record is None else record.line()
+
+
+def _send(url: str, folder: Path) -> None:
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise typer.BadParameter("it is no http address", param_hint="--otlp")
+    with _translated():
+        try:
+            sent = telemetry.export((entry for _, entry in reading.entries(folder_of(folder))), url)
+        except telemetry.ExportFailed as error:
+            raise Refused(str(error)) from None
+    render.out.print(f"{sent} entries sent")
 
 
 @audit.command("key")

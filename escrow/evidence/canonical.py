@@ -15,7 +15,7 @@ from typing import Any
 import rfc8785
 
 from escrow.evidence.commitment import Salts, commit
-from escrow.evidence.entry import MAX_CONTENT, MAX_RULES, MAX_TEXT, MAX_VERDICTS, Event, Judged
+from escrow.evidence.entry import MAX_CONTENT, MAX_RULES, MAX_TEXT, MAX_VERDICTS, Event, Judged, score_number
 from escrow.verdict import Verdict
 
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False).encode
@@ -65,7 +65,7 @@ def _verdict(verdict: Verdict) -> str:
     rules = ""
     if verdict.reasons:
         rules = ",".join(_text(rule) for rule in list(dict.fromkeys(reason.rule for reason in verdict.reasons))[:MAX_RULES])
-    return f'{{"finding":"{verdict.finding.value}","judge":{_text(verdict.judge)},"rules":[{rules}],"score":{_score(verdict.score)}}}'
+    return f'{{"finding":"{verdict.finding.value}","judge":{_text(verdict.judge)},"rules":[{rules}],"score":{score_number(verdict.score)}}}'
 
 
 def _text(text: str) -> str:
@@ -76,12 +76,6 @@ def _text(text: str) -> str:
 def _known(text: str) -> str:
     """The same few names come with every entry."""
     return _quoted(text)
-
-
-def _score(score: float) -> float | int:
-    """Four decimals, within 0 to 1. Such numbers look the same in Python's JSON and in RFC 8785's; 0 and 1 are written as integers."""
-    ten_thousandths = 10_000 if score >= 1 else round(score * 10_000) if score > 0 else 0  # no number at all counts as 0
-    return ten_thousandths // 10_000 if ten_thousandths % 10_000 == 0 else ten_thousandths / 10_000
 
 
 def decode(line: bytes) -> dict[str, Any]:
