@@ -6,6 +6,7 @@ log (messages, arguments) are committed to with a salt (`escrow.evidence.commitm
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -232,7 +233,83 @@ class Lost:
         return {"count": self.count, "unit": self.unit, "what": _text(self.what), "why": _text(self.why, MAX_WHY)}
 
 
-Rare = Started | Stopped | Enforcing | NotEnforcing | Decided | PolicyChanged | Locked | Unlocked | Trusted | TokenChanged | CanaryMade | Lost
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """A message that the taps saw and that was judged after the fact. Nothing was held.
+
+    trace: W3C trace id, 32 hex digits (`escrow.trace`). pid, process: whose it was, where that is known. kind: a word of ours.
+    complete: whether every byte was seen. content: audit mode, as in `Judged`.
+    """
+
+    event: ClassVar = "observed"
+    trace: str
+    direction: Literal["to-client", "to-server"]
+    kind: str
+    method: str
+    tool: str
+    pid: int | None
+    process: str
+    connection: str
+    message: bytes
+    complete: bool
+    verdicts: tuple[Verdict, ...]
+    content: bool = False
+
+    def members(self, salts: Salts) -> Members:
+        found: Members = {
+            "complete": self.complete,
+            "connection": _text(self.connection),
+            "direction": self.direction,
+            "kind": _text(self.kind),
+            "message": commit(salts.of(None, self.event)[0], self.message),
+            "method": _text(self.method),
+            "process": _text(self.process),
+            "size": len(self.message),
+            "tool": _text(self.tool),
+            "trace": _text(self.trace),
+            "verdicts": [_verdict(verdict) for verdict in self.verdicts[:MAX_VERDICTS]],
+        }
+        if self.pid is not None:
+            found["pid"] = self.pid
+        if self.content and len(self.message) <= MAX_CONTENT:
+            found["content"] = base64.b64encode(self.message).decode()
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Bypassed:
+    """Something passed the gate by, or may have. certain: False where the taps could not tell. what, where: in our words."""
+
+    event: ClassVar = "bypass"
+    certain: bool
+    what: str
+    where: str
+    message: bytes = b""
+
+    def members(self, salts: Salts) -> Members:
+        found: Members = {"certain": self.certain, "what": _text(self.what), "where": _text(self.where)}
+        if self.message:
+            found["message"] = commit(salts.of(None, self.event)[0], self.message)
+            found["size"] = len(self.message)
+        return found
+
+
+Rare = (
+    Started
+    | Stopped
+    | Enforcing
+    | NotEnforcing
+    | Decided
+    | PolicyChanged
+    | Locked
+    | Unlocked
+    | Trusted
+    | TokenChanged
+    | CanaryMade
+    | Lost
+    | Observed
+    | Bypassed
+)
 """All but `Judged`, of which there is one for every message: `escrow.evidence.canonical` writes that one out by hand."""
 
 Event = Judged | Rare
@@ -240,3 +317,14 @@ Event = Judged | Rare
 
 def _text(text: str, bound: int = MAX_TEXT) -> str:
     return text if len(text) <= bound else text[:bound]
+
+
+def _verdict(verdict: Verdict) -> Members:
+    rules: list[Value] = [_text(rule) for rule in list(dict.fromkeys(reason.rule for reason in verdict.reasons))[:MAX_RULES]]
+    return {"finding": verdict.finding.value, "judge": _text(verdict.judge), "rules": rules, "score": score_number(verdict.score)}
+
+
+def score_number(score: float) -> float | int:
+    """Four decimals, within 0 to 1. Such numbers look the same in Python's JSON and in RFC 8785's; 0 and 1 are written as integers."""
+    ten_thousandths = 10_000 if score >= 1 else round(score * 10_000) if score > 0 else 0  # no number at all counts as 0
+    return ten_thousandths // 10_000 if ten_thousandths % 10_000 == 0 else ten_thousandths / 10_000
