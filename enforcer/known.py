@@ -1,10 +1,11 @@
-"""Small messages seen before, judged once: what was said of the same bytes, but for the id, is said again.
+"""Small messages seen before, judged once: what was said of the same bytes, but for numbers, is said again.
 
 Most of what passes repeats: the same call, the same answer. Only what a judge could say at once is kept, and only as long as nothing it rests on changes.
 """
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from typing import Final
 
@@ -17,7 +18,7 @@ MOST_BYTES: Final = 4096
 
 
 class Known:
-    """What was said of messages, by their bytes without the id."""
+    """What was said of messages, by their bytes without numbers."""
 
     def __init__(self) -> None:
         self._said: OrderedDict[bytes, Said] = OrderedDict()
@@ -37,20 +38,17 @@ class Known:
         self._said.clear()
 
 
-def key_of(message: jsonrpc.Message) -> bytes | None:
-    """The message's bytes with its numeric id cut out and the cut marked; None where that cannot be done simply.
+_BETWEEN_NUMBERS: Final = re.compile(rb'(?:"(?:[^"\\]++|\\.)*+"|[^"\d-]++)++', re.DOTALL)
+"""Strings whole, and everything else but digits and signs. Possessive: each byte is looked at once."""
 
-    NUL cannot stand in JSON, so equal keys are equal bytes but for that number: where it is the id, the messages are the same to every judge,
-    and where the same digits stand in a member called "id" before it, they differ in a number, which no judge reads.
+
+def key_of(message: jsonrpc.Message) -> bytes | None:
+    """The message's bytes with its numbers cut out and the cuts marked (a float leaves its point); None where its id is text, or it is large.
+
+    NUL cannot stand in JSON, so equal keys are equal bytes but for numbers outside strings: the id, a page, a limit. No judge reads those
+    (`escrow.leaves` gives texts only), so the messages are the same to all of them.
     """
     raw = message.raw
-    if len(raw) > MOST_BYTES:
+    if len(raw) > MOST_BYTES or not (isinstance(message, jsonrpc.Notification) or type(message.id) is int):
         return None
-    if isinstance(message, jsonrpc.Notification):
-        return raw
-    if type(message.id) is not int:
-        return None
-    token = b'"id":%d' % message.id
-    at = raw.find(token)
-    end = at + len(token)
-    return raw[:at] + b"\0" + raw[end:] if at >= 0 and raw[end : end + 1] in (b",", b"}") else None
+    return b"\0".join(_BETWEEN_NUMBERS.findall(raw))

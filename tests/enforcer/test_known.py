@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from enforcer.custody import Said
 from enforcer.known import MOST, MOST_BYTES, Known, key_of
 from escrow import jsonrpc
+from escrow.leaves import leaves
 from escrow.verdict import Finding, Verdict
 
 
@@ -32,10 +37,49 @@ def test_another_message_is_another(one: jsonrpc.Message, other: jsonrpc.Message
     assert key_of(one) != key_of(other)
 
 
-def test_an_id_that_is_text_a_large_message_and_a_spaced_one_are_not_remembered() -> None:
+def test_an_id_that_is_text_and_a_large_message_are_not_remembered() -> None:
     assert key_of(response("a", "one")) is None and key_of(response("x" * MOST_BYTES)) is None
-    assert key_of(jsonrpc.read(b'{"jsonrpc":"2.0","id" : 1,"result":{}}')) is None
-    assert key_of(jsonrpc.read(b'{"jsonrpc":"2.0","id":1 ,"result":{}}')) is None
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=4)
+    | st.from_regex(r"-?[0-9]{1,3}", fullmatch=True),
+    lambda of: st.lists(of, max_size=3) | st.dictionaries(st.text(max_size=3), of, max_size=3),
+    max_leaves=6,
+)
+
+
+def message_of(value: object, spaced: bool) -> jsonrpc.Message:
+    return jsonrpc.read(json.dumps({"jsonrpc": "2.0", "id": 1, "result": value}, separators=None if spaced else (",", ":")).encode())
+
+
+@settings(max_examples=300, deadline=None)
+@given(VALUES, VALUES, st.booleans())
+def test_messages_with_the_same_key_have_the_same_texts(one: object, other: object, spaced: bool) -> None:
+    first, second = message_of(one, spaced), message_of(other, spaced)
+    if key_of(first) == key_of(second):
+        assert leaves(jsonrpc.parse(first.raw)) == leaves(jsonrpc.parse(second.raw))
+
+
+def _numbered(value: object, number: float) -> object:
+    """The value with all its numbers made this one."""
+    if isinstance(value, dict):
+        return {key: _numbered(child, number) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_numbered(child, number) for child in value]
+    return number if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+@settings(max_examples=300, deadline=None)
+@given(VALUES, st.booleans())
+def test_whole_numbers_alone_make_no_other_message(value: object, spaced: bool) -> None:
+    one, other = message_of(_numbered(value, 7), spaced), message_of(_numbered(value, -125), spaced)
+    assert key_of(one) == key_of(other) is not None
+    assert leaves(jsonrpc.parse(one.raw)) == leaves(jsonrpc.parse(other.raw))
 
 
 def test_it_is_bounded_and_can_be_emptied() -> None:
