@@ -248,7 +248,8 @@ static __always_inline void give_call(__u64 ssl, __u32 direction, __u32 how, __u
 	head->total = total;
 	head->sequence = direction == TLS_READ ? object->read_calls++ : object->write_calls++;
 	/* Whole slices first: the loop is what the verifier walks again and again, so it has one size only. */
-	for (int i = 0; i < MAX_CALL_SLICES - 1; i++) {
+	for (__u64 i = 0; i < MAX_CALL_SLICES - 1; i++) {
+		OPAQUE(i); /* else some compilers count another way round, which is beyond the verifier */
 		if (total - at <= SLICE_BYTES)
 			break;
 		head->offset = at;
