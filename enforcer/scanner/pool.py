@@ -76,7 +76,9 @@ class WorkerPool:
     def add(self, sock: socket.socket) -> None:
         """Take a worker's socket over. Call on the loop's thread."""
         sock.setblocking(False)
-        self._workers.append(_Worker(sock))
+        worker = _Worker(sock)
+        self._workers.append(worker)
+        self._rest(worker)
         self._dispatch()
 
     async def judge(self, raw: bytes, kind: Kind = "message") -> Verdict:
@@ -122,6 +124,7 @@ class WorkerPool:
         for worker in list(self._workers):
             if worker.task is not None:
                 worker.task.cancel()
+            asyncio.get_running_loop().remove_reader(worker.sock)
             worker.sock.close()
         self._workers.clear()
         await asyncio.gather(*self._running, return_exceptions=True)
@@ -151,7 +154,9 @@ class WorkerPool:
         self._waiting_bytes -= len(job.raw)
         job.begun, job.worker = True, worker
         job.tries += 1
-        worker.task = asyncio.get_running_loop().create_task(self._run(worker, job))
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(worker.sock)
+        worker.task = loop.create_task(self._run(worker, job))
         self._running.add(worker.task)
         worker.task.add_done_callback(self._running.discard)
         return True
@@ -173,9 +178,14 @@ class WorkerPool:
             self._again(job)
         else:
             worker.task = job.worker = None
+            self._rest(worker)
             self._teach(job, answer)
             self._finish(job, answer)
         self._dispatch()
+
+    def _rest(self, worker: _Worker) -> None:
+        """Nothing is asked of it for now: should it say something or end, it is replaced before a message finds out."""
+        asyncio.get_running_loop().add_reader(worker.sock, self._lose, worker)
 
     def _again(self, job: _Job) -> None:
         job.worker = None
@@ -197,6 +207,7 @@ class WorkerPool:
         self._workers.remove(worker)
         if worker.task is not None and worker.task is not asyncio.current_task():
             worker.task.cancel()
+        asyncio.get_running_loop().remove_reader(worker.sock)
         worker.sock.close()
         if self._on_lost is not None and not self._closed:
             self._on_lost()

@@ -292,3 +292,28 @@ def test_a_worker_has_one_thread_so_that_nothing_in_it_talks_to_anyone_else(proc
     ask(sock, "message", CLEAN, frames.texts(), 60)
     sock.close()
     assert len(os.listdir(tasks)) == 1
+
+
+@pytest.mark.parametrize("word", [b"", b"\0\0\0\2{}"], ids=["dies", "speaks unasked"])
+async def test_an_idle_worker_that_is_none_any_more_is_replaced_before_a_message_finds_out(word: bytes) -> None:
+    """Two idle workers killed together would else cost the next message both its tries, and hold it."""
+    lost: list[int] = []
+    pool = WorkerPool(ScannerSettings(), on_lost=lambda: lost.append(1))
+    fakes = [Fake(pool), Fake(pool)]
+    for fake in fakes:
+        if word:
+            fake.sock.send(word)
+        else:
+            fake.sock.close()
+    async with asyncio.timeout(5):
+        while len(lost) < 2:  # noqa: ASYNC110  the pool has no event for it
+            await asyncio.sleep(0)
+    assert pool.workers == 0
+    third = Fake(pool)
+    judging = asyncio.ensure_future(pool.judge(CLEAN))
+    await third.question()
+    await third.reply(honest())
+    assert (await judging).finding is Finding.CLEAN
+    for fake in (*fakes, third):
+        fake.sock.close()
+    await pool.close()
