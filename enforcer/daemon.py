@@ -269,6 +269,7 @@ class _Daemon:
             "lost_writes": self.custody.lost,
             "locked": None if self.custody.locked is None else asdict(self.custody.locked),
             "window": self.window.status(),
+            "canaries": {"watched": len(self.canaries.all()), "problem": self.canaries.problem},
             "evidence": {"entries": self.log.size, "problem": self.log.problem},
             **self.policies.status(),
             "policy_path": None if given.policy_path is None else str(given.policy_path),

@@ -101,7 +101,10 @@ class People:
                 if self.canaries is None:
                     raise Unfit("this instance watches no canaries")
                 try:
-                    return canaries.answer(self.canaries, ask, time.time())
+                    value = canaries.answer(self.canaries, ask, time.time())
+                    if not isinstance(ask, asks.CanaryList):
+                        await custody.canary_changed("made" if isinstance(ask, asks.CanaryAdd) else "removed", ask.name, by)
+                    return value
                 except CanariesFailed as error:
                     raise Unfit(str(error)) from None
         raise AssertionError(type(ask))

@@ -119,6 +119,13 @@ class People:
         except EvidenceError as error:
             raise StoreFailed(str(error)) from None
 
+    async def canary_changed(self, change: Literal["made", "removed"], canary: str, by: str) -> None:
+        """A canary is to be watched for, or no more. Raises StoreFailed."""
+        try:
+            await self.records.canary_changed(change, canary, by)
+        except EvidenceError as error:
+            raise StoreFailed(str(error)) from None
+
     def policy_changing(self, before: Policy, after: Policy, by: str, why: str) -> None:
         """Another policy is to run. Raises StoreFailed: the one before goes on."""
         try:

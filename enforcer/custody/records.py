@@ -17,7 +17,7 @@ from enforcer.custody.traffic import Arrival, Kept
 from escrow import jsonrpc
 from escrow.call import Call
 from escrow.decision import Decision
-from escrow.evidence.entry import Decided, Event, Judged, Locked, PolicyChanged, TokenChanged, Trusted, Unlocked
+from escrow.evidence.entry import CanaryChanged, Decided, Event, Judged, Locked, PolicyChanged, TokenChanged, Trusted, Unlocked
 from escrow.item import Item, verdict_json
 from escrow.policy import Policy
 from escrow.supervisor.arguments import VerdictQuery
@@ -93,6 +93,10 @@ class Records:
     async def trusted(self, server: str, tools: list[tuple[str, str, str]], by: str) -> None:
         """Tool definitions are to be trusted; synced when this returns."""
         await self._log.synced(self._log.record(Trusted(server, tuple((name, digest) for name, digest, _ in tools), by)))
+
+    async def canary_changed(self, change: Literal["made", "removed"], canary: str, by: str) -> None:
+        """A canary is to be watched for, or no more; synced when this returns."""
+        await self._log.synced(self._log.record(CanaryChanged(change, canary, by)))
 
     async def credentialed(self, change: Literal["made", "revoked"], token: str, scope: str, by: str, acts_as: str | None) -> None:
         """A supervisor's token is made or revoked; synced when this returns."""

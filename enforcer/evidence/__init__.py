@@ -36,7 +36,7 @@ The events are frozen dataclasses in `escrow.evidence.entry`, each with a docstr
     PolicyChanged(before, after, by, why)
     Locked(by, why)                                   Unlocked(by, why)
     Trusted(server, tools, by)                        TokenChanged(change, token, scope, by, acts_as=None)
-    CanaryMade(canary, by)                            Lost(what, count, why)
+    CanaryChanged(change, canary, by)                 Lost(what, count, why)
 
 Salts: `message`, `args_sha256` and `released` are committed to, never written (unless `content`). For a message in escrow give the
 item's own secret as `salt` (16 to 64 random bytes, kept beside its key and destroyed with it): after a shred nobody can tell what the entry

@@ -208,15 +208,16 @@ class TokenChanged:
 
 
 @dataclass(frozen=True, slots=True)
-class CanaryMade:
-    """A canary was made. canary: its id, never the token itself."""
+class CanaryChanged:
+    """A canary was made or removed. canary: its name, never the token itself."""
 
     event: ClassVar = "canary"
+    change: Literal["made", "removed"]
     canary: str
     by: str
 
     def members(self, salts: Salts) -> Members:
-        return {"by": _text(self.by), "canary": _text(self.canary)}
+        return {"by": _text(self.by), "canary": _text(self.canary), "change": self.change}
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +306,7 @@ Rare = (
     | Unlocked
     | Trusted
     | TokenChanged
-    | CanaryMade
+    | CanaryChanged
     | Lost
     | Observed
     | Bypassed

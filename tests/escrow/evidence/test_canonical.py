@@ -50,7 +50,7 @@ EVENT: st.SearchStrategy[entry.Event] = st.one_of(
     st.builds(entry.Unlocked, TEXT, TEXT),
     st.builds(entry.Trusted, TEXT, st.lists(st.tuples(TEXT, HASH), max_size=4).map(tuple), TEXT),
     st.builds(entry.TokenChanged, st.sampled_from(["made", "revoked"]), TEXT, TEXT, TEXT, st.none() | TEXT),
-    st.builds(entry.CanaryMade, TEXT, TEXT),
+    st.builds(entry.CanaryChanged, st.sampled_from(["made", "removed"]), TEXT, TEXT),
     st.builds(entry.Lost, TEXT, st.integers(0, 2**40), TEXT, st.sampled_from(["records", "bytes"])),
 )
 AT = "2026-11-23T12:00:00.000000Z"
