@@ -16,7 +16,7 @@ from enforcer.kernel import attach, libbpf
 from enforcer.taps import loading, offsets, processes, records, seccomp, target
 from enforcer.taps.loading import LoaderName
 from enforcer.taps.mappings import Mappings
-from enforcer.taps.probes import Target, attach_to
+from enforcer.taps.probes import Target, attach_to, detach
 from enforcer.taps.processes import Mapping
 from enforcer.taps.target import TlsKind
 from enforcer.taps.wire import WAKE_BYTES
@@ -140,8 +140,7 @@ class TlsTaps:
             each.pids.intersection_update(running)
 
     def close(self) -> None:
-        for each in self.targets.values():
-            each.detach()
+        detach(self.targets.values())
         self.mappings.close()
         self._let_go()
 
