@@ -23,7 +23,7 @@ def learn_session(exchange: Exchange, head: Head) -> None:
     """A session begins with the answer that names it."""
     place, sessions = exchange.place, exchange.context.sessions
     if place.session is None and (session_id := head.get(b"mcp-session-id")) is not None:
-        session = sessions.start("id:" + session_id.decode("latin-1"), place.principal)
+        session = sessions.start("id:" + session_id.decode("latin-1"), place.principal, exchange.client.who)
         if session.principal != place.principal:
             raise BadMessage("it names a session of somebody else's")
         place.session = session

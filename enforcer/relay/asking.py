@@ -6,6 +6,7 @@ import asyncio
 import base64
 import binascii
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -31,7 +32,7 @@ _ENCODED = re.compile(r"=\?base64\?(.*)\?=")
 
 @dataclass(slots=True)
 class Place:
-    """Where a request belongs. own: whom its connection and headers name, which is whom its session belongs to."""
+    """Where a request belongs. principal: its session's, else whom its connection and headers name."""
 
     principal: Principal
     transport: Transport
@@ -44,11 +45,8 @@ def begin(exchange: Exchange) -> None:
     if not head.target.startswith("/"):
         raise BadMessage("the request target must be a path")
     client, authorization = exchange.client, head.get(b"authorization")
-    if authorization is not None:
-        own = context.identity.of_credential(authorization)
-    else:
-        own = client.peer = client.peer or context.identity.of_peer(client.transport)
-    exchange.place = place(context, head, own)
+    own = context.identity.of_credential(authorization) if authorization is not None else client.who()
+    exchange.place = place(context, head, own, client.who)
     if not body:
         _forward(exchange)
         return
@@ -59,20 +57,22 @@ def begin(exchange: Exchange) -> None:
         exchange.later(asyncio.to_thread(read, *given), partial(_asked, exchange))
 
 
-def place(context: Context, head: Head, own: Principal) -> Place:
-    """Raises BadMessage where the policy or the session's owner forbids it."""
+def place(context: Context, head: Head, own: Principal, peer: Callable[[], Principal]) -> Place:
+    """own: whom the request names. peer: who is at the other end. Raises BadMessage where the policy or the session's owner forbids it."""
     if own.weak and context.policy.principal.require == "credential":
         raise BadMessage("the policy requires a credential (Authorization header)", 403)
     transport, session = Transport.SESSION, context.sessions.get("sse:" + head.target)
     if session is not None:
         transport = Transport.HTTP_SSE
     elif (session_id := head.get(b"mcp-session-id")) is not None:
-        session = context.sessions.start("id:" + session_id.decode("latin-1"), own)
+        session = context.sessions.start("id:" + session_id.decode("latin-1"), own, peer)
     elif (version := head.get(b"mcp-protocol-version")) is not None and version >= _MODERN:
         transport = Transport.STATELESS
-    if session is not None and session.principal != own:
+    if session is None:
+        return Place(own, transport, None)
+    if not session.belongs_to(own, peer):
         raise BadMessage("the session belongs to somebody else", 403)
-    return Place(own, transport, session)
+    return Place(session.principal, transport, session)
 
 
 def read(head: Head, body: bytes, at: Place, server: str, policy: Policy) -> tuple[jsonrpc.Message | None, Call | None]:

@@ -39,6 +39,7 @@ class Client(asyncio.Protocol):
         "_lingering",
         "_listener",
         "_parts",
+        "_peer",
         "_reading",
         "_size",
         "_stalled",
@@ -52,7 +53,6 @@ class Client(asyncio.Protocol):
         "local",
         "lost",
         "paused",
-        "peer",
         "transport",
     )
 
@@ -61,8 +61,7 @@ class Client(asyncio.Protocol):
         self.transport: asyncio.Transport
         self.local = ""
         """The address that the client came to."""
-        self.peer: Principal | None = None
-        """Who is at the other end by the connection alone; found when it is first asked for."""
+        self._peer: Principal | None = None
         self.exchange: Exchange | None = None
         self.gone = self.lost = self.paused = False
         self.deadline = math.inf
@@ -79,6 +78,12 @@ class Client(asyncio.Protocol):
         self._stalled: tuple[int, float] | None = None
 
     # --- for the exchange ---
+
+    def who(self) -> Principal:
+        """Who is at the other end by the connection alone; looked up once."""
+        if self._peer is None:
+            self._peer = self.context.identity.of_peer(self.transport)
+        return self._peer
 
     def write(self, data: bytes) -> None:
         if not self.lost:

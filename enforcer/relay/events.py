@@ -179,7 +179,7 @@ class EventRelay(AtServer):
         if not _ENDPOINT.fullmatch(target) or target.startswith("//") or "#" in target or exchange.head.method != "GET":
             return
         place = exchange.place
-        session = exchange.context.sessions.start("sse:" + target, place.principal)
+        session = exchange.context.sessions.start("sse:" + target, place.principal, exchange.client.who)
         if session.principal != place.principal:
             return
         place.session, place.transport, session.stream = session, Transport.HTTP_SSE, self.stream

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -26,13 +27,21 @@ def public(session_id: str) -> str:
 
 @dataclass(slots=True)
 class Session:
-    """name: the public one. stream: the client's open stream of an HTTP+SSE session. waiting: who waits at a held answer, by call id."""
+    """name: the public one. stream: the client's open stream of an HTTP+SSE session. waiting: who waits at a held answer, by call id.
+
+    peer: who was at the other end when it began, whatever credential came with it.
+    """
 
     name: str
     principal: Principal
+    peer: Principal
     calls: OrderedDict[int | str, tuple[Call, float]] = field(default_factory=OrderedDict)
     stream: ClientStream | None = None
     waiting: dict[int | str, Ticket] = field(default_factory=dict)
+
+    def belongs_to(self, own: Principal, peer: Callable[[], Principal]) -> bool:
+        """Whether a request may speak in it: whose it is, or the same peer with a new credential, since tokens are refreshed in mid-session."""
+        return own == self.principal or (own.kind == self.principal.kind == "auth" and peer() == self.peer)
 
     def asked(self, call: Call) -> None:
         self.calls[call.id] = (call, time.monotonic())
@@ -56,11 +65,11 @@ class Sessions:
             self._all.move_to_end(key)
         return session
 
-    def start(self, key: str, principal: Principal) -> Session:
+    def start(self, key: str, principal: Principal, peer: Callable[[], Principal]) -> Session:
         """The session, its principal fixed now if it is new."""
         session = self.get(key)
         if session is None:
-            session = self._all[key] = Session(public(key), principal)
+            session = self._all[key] = Session(public(key), principal, peer())
             while len(self._all) > _MOST_SESSIONS:
                 self._all.popitem(last=False)
         return session
