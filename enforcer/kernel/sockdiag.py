@@ -33,7 +33,7 @@ _ANSWER_BYTES = _ANSWER_HEAD.size + _ID_BYTES + _ANSWER_TAIL.size
 
 _ESTABLISHED = 1
 _FIN_WAIT2 = 5
-_LISTEN = 10
+LISTEN = 10
 # Every state but TIME_WAIT (6) and CLOSE (7), which carry nothing any more, and LISTEN (10). Includes NEW_SYN_RECV (12).
 _ALIVE = sum(1 << state for state in (1, 2, 3, 4, 5, 8, 9, 11, 12))
 
@@ -70,16 +70,25 @@ def connections(through: socket.socket, local_port: int) -> list[Tcp]:
 
 def listens(through: socket.socket, port: int) -> bool:
     """Whether anything listens on the port."""
-    return bool(_list(through, port, 1 << _LISTEN))
+    return bool(_list(through, port, 1 << LISTEN))
+
+
+def sockets(through: socket.socket) -> list[Tcp]:
+    """Every listening socket and every live connection, IPv4 and IPv6."""
+    return _dump(through, 0, _ALIVE | 1 << LISTEN)
 
 
 def _list(through: socket.socket, local_port: int, states: int) -> list[Tcp]:
+    return [each for each in _dump(through, local_port, states) if each.local_port == local_port]
+
+
+def _dump(through: socket.socket, local_port: int, states: int) -> list[Tcp]:
     found = []
     for family in (socket.AF_INET, socket.AF_INET6):
         id = _SOCKET_ID.pack(local_port, 0, b"", b"") + bytes(4) + _NO_COOKIE
         body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, states) + id
         found += [_read(answer) for answer in netlink.request(through, _SOCK_DIAG_BY_FAMILY, netlink.NLM_F_DUMP, body)]
-    return [each for each in found if each.local_port == local_port]
+    return found
 
 
 def destroy(through: socket.socket, one: Tcp) -> None:

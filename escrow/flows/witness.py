@@ -16,7 +16,7 @@ recorded before was read.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from escrow.events import Connection, Direction, Endpoint, Linked, Lost, TlsObject, Unlinked
@@ -149,6 +149,8 @@ class Witness:
         """Units that are not witnessed yet, by the time at which that becomes a verdict."""
         self._told: dict[Source, None] = {}
         """Flows that are a bypass as such, told once."""
+        self._gone: deque[tuple[int, TlsObject]] = deque()
+        """TLS objects that ended, and until when they are remembered."""
         self._now_ns = 0
 
     # --- the gate ---
@@ -181,10 +183,9 @@ class Witness:
     def unlinked(self, event: Unlinked) -> None:
         self._links[event.object] = None
 
-    def ended(self, object: TlsObject) -> None:
-        """A TLS object is no more."""
-        self._links.pop(object, None)
-        self._told.pop(object, None)
+    def ended(self, object: TlsObject, time_ns: int) -> None:
+        """A TLS object is no more; what was seen of it may still wait for its link or its note."""
+        self._gone.append((time_ns + 2 * self._windows.grace_ns, object))
 
     def lost(self, event: Lost) -> None:
         """Records of the taps were lost: what they carried may have passed the gate by."""
@@ -212,6 +213,12 @@ class Witness:
             if not self._judged(unit, sum, last=now_ns >= until_ns):
                 left.append((until_ns, unit, sum))
         self._waiting = left
+        while self._gone and (self._gone[0][0] <= now_ns or len(self._gone) > self._windows.connections):
+            _, object = self._gone.popleft()
+            self._links.pop(object, None)
+            self._told.pop(object, None)
+            for known in self._known.values():
+                known.seen.pop(object, None)
         gone = [c for c, known in self._known.items() if known.closed_ns is not None and now_ns - known.closed_ns > self._windows.closed_ns]
         for connection in gone:
             del self._known[connection]
@@ -257,6 +264,8 @@ class Witness:
                     self._once(source, Unsure(Why.UNLINKED, unit))
                 return True
             connection, serves = link
+            if unit.linked is None:
+                unit = replace(unit, linked=connection)
             if not (ours and serves) and not self._guarded(connection):
                 return True  # somebody else's, or the server itself asks elsewhere
         elif connection is None or not self._guarded(connection):
