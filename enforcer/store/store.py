@@ -57,7 +57,14 @@ class Store:
         old = os.umask(0o077)
         try:
             self._items = _open(directory / "items.db", "WAL", _ITEMS)
-            self._keys = _open(directory / "keys.db", "DELETE", _KEYS)
+            try:
+                self._keys = _open(directory / "keys.db", "DELETE", _KEYS)
+            except StoreError:
+                self._items.close()
+                raise
+        except StoreError:
+            os.close(self._lock)
+            raise
         finally:
             os.umask(old)
 
@@ -210,12 +217,16 @@ class Store:
 def _open(path: Path, journal: str, schema: str) -> sqlite3.Connection:
     try:
         database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=2.0)
+    except sqlite3.Error as error:
+        raise StoreError(f"{path.name} cannot be opened: {error}") from None
+    try:
         database.execute(f"PRAGMA journal_mode = {journal}").fetchall()
         database.execute("PRAGMA synchronous = FULL")
         database.execute("PRAGMA secure_delete = ON").fetchall()
         database.execute("PRAGMA temp_store = MEMORY")
         database.executescript(schema)
     except sqlite3.Error as error:
+        database.close()
         raise StoreError(f"{path.name} cannot be opened: {error}") from None
     return database
 
