@@ -31,6 +31,10 @@ class Event:
 
 
 _LINE = re.compile(rb"\r\n|\n|\r")
+_ID = re.compile(rb"[\x20-\x7e]*")
+"""Event ids that are kept: a client gives them back in a header field, and nothing else is judged in them."""
+_ENDS_OF_OTHERS = {b"\xc2\x85": rb"\u0085", b"\xe2\x80\xa8": rb"\u2028", b"\xe2\x80\xa9": rb"\u2029"}
+"""What Python's `splitlines` takes for the end of a line, as clients do that read streams with it (httpx-sse to 0.4.0), and how JSON may write it."""
 
 
 class Reader:
@@ -47,8 +51,8 @@ class Reader:
         self._name = ""
         self._id: str | None = None
         self._retry: int | None = None
-        self._data: list[bytes] = []
-        self._size = 0
+        self._data = bytearray()  # not a list: empty lines cost eight bytes each there
+        self._lines = 0
         self._seen = False
 
     def feed(self, chunk: bytes) -> list[Event]:
@@ -74,11 +78,11 @@ class Reader:
             if line:
                 self._field(line)
             elif self._seen:
-                events.append(Event(self._name or "message", b"\n".join(self._data), self._id, self._retry))
+                events.append(Event(self._name or "message", bytes(self._data), self._id, self._retry))
                 self._clear()
         del self._buffer[:at]
         self._searched = max(0, len(self._buffer) - 1)  # a line of many chunks is searched once; a CR may stand at its end
-        if len(self._buffer) + self._size > self._max:
+        if len(self._buffer) + len(self._data) > self._max:
             raise EventTooLarge("an event passes the bound")
         return events
 
@@ -89,15 +93,17 @@ class Reader:
         value = value.removeprefix(b" ")
         if name == b"data":
             self._seen = True
-            self._size += len(value) + 1
-            if self._size > self._max:
+            if len(self._data) + len(value) + 1 > self._max:
                 raise EventTooLarge("an event passes the bound")
-            self._data.append(value)
+            if self._lines:
+                self._data += b"\n"
+            self._data += value
+            self._lines += 1
         elif name == b"event":
             self._name = value[:64].decode("utf-8", "replace")
             self._seen = True
-        elif name == b"id" and b"\0" not in value:
-            self._id = value[:1024].decode("utf-8", "replace")
+        elif name == b"id" and _ID.fullmatch(value):
+            self._id = value[:1024].decode("ascii")
             self._seen = True
         elif name == b"retry" and value.isdigit() and len(value) < 10:
             self._retry = int(value)
@@ -109,11 +115,14 @@ PING = b": ping\r\n\r\n"
 
 
 def encode(event: Event) -> bytes:
-    """Write one event. Its name and id must hold no line ends (the reader's never do)."""
+    """Write one event. Its name and id must hold no line ends (the reader's never do). Its data is JSON, or visible ASCII."""
+    data = event.data
+    for end, escaped in _ENDS_OF_OTHERS.items():
+        data = data.replace(end, escaped)
     lines = [] if event.name == "message" and not event.data else [f"event: {event.name}".encode()]
     if event.id is not None:
         lines.append(f"id: {event.id}".encode())
     if event.retry_ms is not None:
         lines.append(f"retry: {event.retry_ms}".encode())
-    lines += [b"data: " + line for line in _LINE.split(event.data)]
+    lines += [b"data: " + line for line in _LINE.split(data)]
     return b"\r\n".join(lines) + b"\r\n\r\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -115,3 +117,15 @@ def test_a_long_event_in_many_pieces_is_read_in_linear_time(monkeypatch: pytest.
 
 def test_a_ping_is_a_comment() -> None:
     assert whole(PING) == []
+
+
+def test_empty_lines_of_data_cost_what_they_say_they_do() -> None:
+    reader, line = Reader(1 << 20), b"data\n" * 10_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(EventTooLarge):
+            for _ in range(200):
+                reader.feed(line)
+        assert tracemalloc.get_traced_memory()[1] < 3 << 20
+    finally:
+        tracemalloc.stop()

@@ -40,6 +40,18 @@ async def judge(message: jsonrpc.Message) -> Said:
     return Said(Verdict("scanner", Finding.CLEAN, 0.0))
 
 
+def quick(message: jsonrpc.Message) -> Said | None:
+    """The same at once, of what is clean."""
+    value = message.value if isinstance(message, jsonrpc.Response) else [message.method, message.params]
+    return None if SECRET in json.dumps(value, ensure_ascii=False) else Said(Verdict("scanner", Finding.CLEAN, 0.0))
+
+
+AT_ONCE = Judges(judge, quick)
+SLOWLY = Judges(judge)
+BOTH_WAYS = Judges(judge, quick, judge, quick)
+"""Also what goes out is judged."""
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """Wait, within bounds, for something to become true."""
     async with asyncio.timeout(LIMIT_S):
@@ -177,14 +189,14 @@ class Rig:
 
 
 @asynccontextmanager
-async def gate(folder: Path, policy: Policy = QUICK, *answers: Answer, store: Any = None) -> AsyncIterator[Rig]:
+async def gate(folder: Path, policy: Policy = QUICK, *answers: Answer, store: Any = None, judges: Judges = AT_ONCE) -> AsyncIterator[Rig]:
     """A gate and its server, both on ports of their own."""
     server = Server(list(answers))
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0, limit=1 << 26)
     server.port = listening.sockets[0].getsockname()[1]
     store = store or Store(folder / "state")
     log = EvidenceLog.open(folder / "state", "demo", lambda text: None)
-    custody = Custody(policy, "demo", store, Judges(judge), log)
+    custody = Custody(policy, "demo", store, judges, log)
     await custody.open()
 
     async def opener(_client: socket.socket) -> socket.socket:

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from enforcer.custody import Judges
 from escrow.http.head import BadMessage, Head
 from escrow.http.wire import END, Closed, Heads, Wire
-from tests.enforcer.relay.rig import QUICK, SECRET, Server, call, chunked, gate, post, reply, result, stream, until
+from tests.enforcer.relay.rig import AT_ONCE, QUICK, SECRET, SLOWLY, Server, call, chunked, gate, post, reply, result, stream, until
 
 NAMES = st.sampled_from([b"Host", b"X-A", b"Content-Type", b"Accept", b"x-b"])
 VALUES = st.binary(max_size=12).map(lambda raw: bytes(byte for byte in raw if byte > 32 and byte != 127))
@@ -139,8 +140,9 @@ ANSWERS = {
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("judges", [AT_ONCE, SLOWLY], ids=["at once", "slowly"])
 @pytest.mark.parametrize("name", ANSWERS)
-async def test_an_exchange_is_the_same_with_both_sides_cut_at_every_point(name: str, tmp_path: Path) -> None:
+async def test_an_exchange_is_the_same_with_both_sides_cut_at_every_point(name: str, judges: Judges, tmp_path: Path) -> None:
     raw = ANSWERS[name]
     cuts = iter(range(1, len(raw)))
 
@@ -152,7 +154,7 @@ async def test_an_exchange_is_the_same_with_both_sides_cut_at_every_point(name: 
             await asyncio.sleep(0)
 
     policy = QUICK if "held" not in name else QUICK.model_copy(update={"escrow": QUICK.escrow.model_copy(update={"claim_after_s": 0.0001})})
-    async with gate(tmp_path, policy, *[split] * (len(raw) - 1)) as rig:
+    async with gate(tmp_path, policy, *[split] * (len(raw) - 1), judges=judges) as rig:
         client = await rig.client()
         for cut in range(1, len(raw)):
             request = call(1, "read", b"Mcp-Name: read", n=cut) if "held" in name else REQUEST
