@@ -34,6 +34,10 @@ class Conversation:
     def kept_bytes(self) -> int:
         return self._reader.kept_bytes if self._reader is not None else 0
 
+    def in_step(self, direction: Direction) -> bool:
+        """Whether it does not matter where segments of a direction begin. It does where a head is looked for."""
+        return self._reader is not None and self._reader.in_step(direction)
+
     def tick(self, now_ns: int) -> None:
         """Time has passed."""
         if self._reader is not None:
@@ -47,15 +51,15 @@ class Conversation:
     def feed(self, direction: Direction, chunk: Chunk, time_ns: int) -> None:
         if direction in self._opaque:
             return
+        if type(chunk) is bytes and self._reader is not None and direction in self._begun and direction not in self._early:
+            self._reader.feed(direction, chunk, time_ns)
+            return
         if isinstance(chunk, bytes):
             if direction not in self._begun:
                 self._begun.add(direction)
                 self._emit(Unit(self._source, direction, UnitKind.FIRST, began_ns=time_ns, time_ns=time_ns))
                 self._early[direction] = b""
-            if direction in self._early:
-                self._sniff(direction, self._early[direction] + chunk, time_ns)
-            elif self._reader is not None:
-                self._reader.feed(direction, chunk, time_ns)
+            self._sniff(direction, self._early.get(direction, b"") + chunk, time_ns)
             return
         early = self._early.pop(direction, b"")
         if early or isinstance(chunk, Hole):
@@ -76,7 +80,7 @@ class Conversation:
                 self._early[direction] = first
                 return
             if first[1] == 3:
-                del self._early[direction]
+                self._early.pop(direction, None)
                 self._opaque.add(direction)
                 self._emit(Unit(self._source, direction, UnitKind.OPAQUE, began_ns=time_ns, time_ns=time_ns))
                 return
@@ -91,5 +95,5 @@ class Conversation:
                 self._early[direction] = first
                 return
             self._reader = Http2(self._source, self._bounds, self._emit) if two else Http1(self._source, self._heads, self._bounds, self._emit)
-        del self._early[direction]
+        self._early.pop(direction, None)
         self._reader.feed(direction, first, time_ns)

@@ -105,19 +105,30 @@ class Flows:
     def feed(self, events: Iterable[Event]) -> list[Unit]:
         """Take events in the order they were read; give what they complete."""
         quick = self._quick
-        for event in events:
+        flow: _TcpFlow | None = None
+        stream: TcpStream | None = None
+        direction, time_ns = _TO_SERVER, 0
+        for event in events:  # what follows each other on one stream is read at once
             if type(event) is TcpSlice:
                 connection = event.connection
-                flow = quick.get(id(connection))
-                if flow is None or flow.key is not connection or event.flags is not _NONE:
-                    flow = self._tcp_flow(connection, event)
-                direction = event.direction
-                stream = flow.to_client if direction is _TO_CLIENT else flow.to_server
+                if flow is None or flow.key is not connection or event.direction is not direction or event.flags is not _NONE:
+                    if stream is not None and flow is not None and stream.out:
+                        self._drain(flow.conversation, direction, stream, time_ns)
+                    flow = quick.get(id(connection))
+                    if flow is None or flow.key is not connection or event.flags is not _NONE:
+                        flow = self._tcp_flow(connection, event)
+                    direction = event.direction
+                    stream = flow.to_client if direction is _TO_CLIENT else flow.to_server
+                assert stream is not None
                 stream.feed(event)
-                if stream.out:
-                    self._drain(flow.conversation, direction, stream, event.time_ns)
+                time_ns = event.time_ns
             else:
+                if stream is not None and flow is not None and stream.out:
+                    self._drain(flow.conversation, direction, stream, time_ns)
+                flow = stream = None
                 self._other(event)
+        if stream is not None and flow is not None and stream.out:
+            self._drain(flow.conversation, direction, stream, time_ns)
         return self._take()
 
     def tick(self, now_ns: int) -> list[Unit]:
@@ -176,6 +187,8 @@ class Flows:
 
     def _drain(self, conversation: Conversation, direction: Direction, stream: TcpStream, time_ns: int) -> None:
         out, stream.out = stream.out, []
+        if len(out) > 1 and conversation.in_step(direction):
+            out = _joined(out)
         for chunk in out:
             if type(chunk) is Hole:
                 self.counts.holes[chunk.why] = self.counts.holes.get(chunk.why, 0) + 1
@@ -295,6 +308,23 @@ class Flows:
     def _take(self) -> list[Unit]:
         out, self._out[:] = self._out[:], []
         return out
+
+
+def _joined(chunks: list[Chunk]) -> list[Chunk]:
+    """The same, neighbouring bytes as one."""
+    found: list[Chunk] = []
+    run: list[bytes] = []
+    for chunk in chunks:
+        if isinstance(chunk, bytes):
+            run.append(chunk)
+        else:
+            if run:
+                found.append(b"".join(run))
+                run = []
+            found.append(chunk)
+    if run:
+        found.append(b"".join(run))
+    return found
 
 
 def _age(entry: tuple[int, Connection | TlsObject]) -> int:

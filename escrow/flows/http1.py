@@ -73,7 +73,10 @@ class Http1:
 
     def feed(self, direction: Direction, chunk: Chunk, time_ns: int) -> None:
         """Take the next chunk of a direction."""
-        if direction is Direction.TO_SERVER:
+        side = self._response
+        if side.body is not None and direction is Direction.TO_CLIENT and not self._ahead and isinstance(chunk, bytes):
+            self._data(direction, chunk, time_ns)
+        elif direction is Direction.TO_SERVER:
             self._chunk(direction, chunk, time_ns)
             if self._ahead:
                 self._catch_up(all=False)
@@ -83,6 +86,10 @@ class Http1:
                 self._catch_up(all=True)
         else:
             self._chunk(direction, chunk, time_ns)
+
+    def in_step(self, direction: Direction) -> bool:
+        """Whether it does not matter where segments begin."""
+        return not self._side(direction).deaf
 
     def tick(self, now_ns: int) -> None:
         """Time has passed: a request that was not seen by now was lost."""

@@ -69,6 +69,10 @@ class Http2:
         else:
             self._end(direction, time_ns)
 
+    def in_step(self, direction: Direction) -> bool:
+        """Whether it does not matter where segments begin."""
+        return True
+
     def tick(self, now_ns: int) -> None:
         """Time has passed."""
 

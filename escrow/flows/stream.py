@@ -8,7 +8,6 @@ but the sequence numbers. Sources: RFC 9293, 3.4 (sequence numbers), 3.8.4 (keep
 from __future__ import annotations
 
 from bisect import insort
-from collections import deque
 
 from escrow.events import TcpFlags, TcpGap, TcpSlice
 from escrow.flows.bounds import Bounds
@@ -27,8 +26,8 @@ class TcpStream:
 
     # fmt: off
     __slots__ = (
-        "_bounds", "_doubtful", "_end", "_gap", "_history", "_odd", "_reset", "_stuck_ns", "_suspect", "_waiting", "ended", "history_bytes", "next",
-        "out", "position", "touched_ns", "waiting_bytes",
+        "_bounds", "_doubtful", "_end", "_gap", "_history", "_most_history", "_odd", "_reset", "_stuck_ns", "_suspect", "_waiting", "ended",
+        "history_bytes", "next", "out", "position", "touched_ns", "waiting_bytes",
     )
     # fmt: on
 
@@ -40,7 +39,8 @@ class TcpStream:
         self.ended = False
         self.touched_ns = 0
         self.history_bytes = self.waiting_bytes = 0
-        self._history: deque[bytes] = deque()
+        self._most_history = bounds.history_bytes
+        self._history: list[bytes] = []
         self._waiting: list[tuple[int, int, bytes | None]] = []
         """(start, end, bytes), sorted, apart; None for bytes that were not captured."""
         self._stuck_ns = 0
@@ -58,10 +58,16 @@ class TcpStream:
         data, sequence = slice.data, slice.sequence
         self.touched_ns = slice.time_ns
         if sequence == self.next and not self._odd and slice.flags is _NONE and not slice.missing:
-            self._suspect = False
-            if data:
-                self.next = (sequence + len(data)) & _MASK
-                self._give(data)
+            if data:  # as `_give`: nearly every slice comes here
+                size = len(data)
+                self._suspect = False
+                self.next = (sequence + size) & _MASK
+                self.position += size
+                self.out.append(data)
+                self._history.append(data)
+                self.history_bytes += size
+                if self.history_bytes > self._most_history:
+                    self._trim()
         else:
             self._feed(sequence, data, slice.missing, slice.flags, slice.time_ns)
             self._odd = bool(self.next is None or self._waiting or self.ended or self._end is not None or self._reset is not None or self._gap is not None)
@@ -149,8 +155,16 @@ class TcpStream:
         self.position += len(data)
         self._history.append(data)
         self.history_bytes += len(data)
-        while self.history_bytes > self._bounds.history_bytes and len(self._history) > 1:
-            self.history_bytes -= len(self._history.popleft())
+        if self.history_bytes > self._most_history:
+            self._trim()
+
+    def _trim(self) -> None:
+        """Let half of the history go: seldom, since each time costs more than a slice."""
+        keep, at = self._most_history // 2, 0
+        while self.history_bytes > keep and at < len(self._history) - 1:
+            self.history_bytes -= len(self._history[at])
+            at += 1
+        del self._history[:at]
 
     def _hole(self, size: int, why: str) -> None:
         self.out.append(Hole(size, why))

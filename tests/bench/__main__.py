@@ -13,7 +13,7 @@ from rich.table import Table
 from tests.bench.figure import Figure
 from tests.real.process import ROOT
 
-BENCHES = ("relay", "held", "evidence", "detection", "definitions", "outgoing")
+BENCHES = ("relay", "held", "evidence", "detection", "definitions", "outgoing", "flows")
 """Modules of this package with a `run() -> list[Figure]`."""
 
 
