@@ -6,10 +6,11 @@ Sources: RFC 9112 (framing: sections 6 and 7), RFC 9110 (hop-by-hop fields: sect
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 
-from escrow.http.head import Head, Headers
+from escrow.http.head import BadMessage, Head, Headers
 
 HOP = frozenset(
     {
@@ -31,16 +32,41 @@ _NOT_ASKED = frozenset({b"accept-encoding", b"range", b"if-none-match", b"if-mod
 """Bodies must stay readable: no compression, no ranges, no conditional answers."""
 _NOT_TOLD = frozenset({b"content-encoding", b"alt-svc"})
 """Of a response: its body is readable as it is, and there is no other service to switch to."""
+_UTF8 = re.compile(rb'[^;]*;[ \t]*charset="?utf-?8"?[ \t]*', re.IGNORECASE)
+_VISIBLE = re.compile(rb"[\x21-\x5b\x5d-\x7e]+")
+"""No blanks, controls or backslashes, which readers of addresses drop, or take for a slash."""
+_ADDRESS = re.compile(rb"(https?)://([^/?#]+)[^#]*", re.IGNORECASE)
 
 
 def asked(head: Head) -> Headers:
     """A request's fields that go on to the server."""
-    return tuple((name, value) for name, value in head.headers if name not in _NOT_ASKED)
+    return tuple((name, _as_judged(name, value)) for name, value in head.headers if name not in _NOT_ASKED)
 
 
 def told(head: Head) -> Headers:
     """A response's fields that go on to the client: all but those of framing and encoding."""
-    return tuple((name, value) for name, value in head.headers if name not in _NOT_TOLD)
+    return tuple((name, _as_judged(name, value)) for name, value in head.headers if name not in _NOT_TOLD)
+
+
+def _as_judged(name: bytes, value: bytes) -> bytes:
+    """A content type without a charset that is not UTF-8: bodies are judged as UTF-8, and UTF-7 makes another text of the same bytes."""
+    foreign = name == b"content-type" and b"charset" in value.lower() and _UTF8.fullmatch(value) is None
+    return value.partition(b";")[0] if foreign else value
+
+
+def check_redirect(head: Head, request: Head, tls: bool) -> None:
+    """Where the server sends the client, if it does: only to where the client is, since what is said elsewhere nobody judges. Raises BadMessage."""
+    location = head.get(b"location") if 300 <= head.status < 400 else None
+    if location is None:
+        return
+    if _VISIBLE.fullmatch(location):
+        if location.startswith(b"/") and not location.startswith(b"//"):
+            return
+        address, host = _ADDRESS.fullmatch(location), request.get(b"host")
+        # Without a port in the address, another scheme is another port.
+        if address and host and address[2] == host and (b":" in host.rpartition(b"]")[2] or (address[1].lower() == b"https") == tls):
+            return
+    raise BadMessage("it sends the client to another address, where nothing is judged")
 
 
 def request_head(method: str, target: str, headers: Iterable[tuple[bytes, bytes]], length: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tracemalloc
 
 import pytest
@@ -69,8 +70,22 @@ def test_what_is_written_reads_back(data: bytes, event_id: str | None, retry: in
     event = Event("message", data, event_id, retry)
     back = whole(encode(event))
     expected = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    for end in "\x85\u2028\u2029":
+        expected = expected.replace(end.encode(), f"\\u{ord(end):04x}".encode())
     if data or event_id is not None or retry is not None:
         assert back == [Event("message", expected, event_id, retry)]
+
+
+@pytest.mark.parametrize("end", ["\x85", "\u2028", "\u2029"])
+def test_no_client_finds_more_lines_than_there_are(end: str) -> None:
+    """httpx-sse to 0.4.0 cuts lines as `str.splitlines` does: what follows such a line end would be an event that nobody judged."""
+    forged = f'{end}{end}data: {{"jsonrpc": "2.0"}}{end}{end}'
+    message = {"jsonrpc": "2.0", "id": 1, "result": {"text": forged}}
+    raw = f"id: x{forged}\ndata: {json.dumps(message, ensure_ascii=False)}\n\n".encode()
+    (event,) = whole(raw)
+    written = encode(event).decode()
+    assert event.id is None and written.splitlines() == written.split("\r\n")[:-1]
+    assert json.loads(whole(encode(event))[0].data) == message
 
 
 def test_an_event_name_or_id_never_holds_a_line_end() -> None:
