@@ -263,6 +263,7 @@ class Executor:
         raw = None if payload is None else payload.raw if item.released_sha256 is None else payload.released
         if payload is None or raw is None or hashlib.sha256(raw).hexdigest() != (item.released_sha256 or item.result_sha256):
             ticket.answered.set_result(self.words(item, ticket.answer_id, Why.DENIED))
+            self.spawn(self.fact(item.id, gate.SendFailed(waiter)))  # else it would seem to be on its way for ever
             return
         if ticket.answer_id is not None and ticket.answer_id != item.call_id:
             raw = jsonrpc.with_id(raw, ticket.answer_id)
