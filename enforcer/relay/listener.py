@@ -10,6 +10,8 @@ from enforcer.relay.client import Client
 from enforcer.relay.context import Context
 
 _SWEEP_S = 0.5
+_UNSENT_BYTES = 128 * 1024
+"""Most that the kernel takes for a client before it can be sent (man 7 tcp, TCP_NOTSENT_LOWAT): else megabytes for each that stops reading."""
 
 
 class Listener:
@@ -29,6 +31,8 @@ class Listener:
         loop = asyncio.get_running_loop()
         self.now = loop.time
         for listener in listeners:
+            if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)  # connections inherit it
             self._servers.append(await loop.create_server(lambda: Client(self.context, self), sock=listener, ssl=self._tls, backlog=4096))
         self._timer = loop.call_later(_SWEEP_S, self._sweep)
 
