@@ -133,7 +133,7 @@ class Flows:
 
     def tick(self, now_ns: int) -> list[Unit]:
         """Time has passed: holes become gaps, ended flows go."""
-        kept = 0
+        kept = history = 0
         over: list[_TcpFlow] = []
         for flow in self._tcp.values():
             for direction, stream in ((_TO_SERVER, flow.to_server), (_TO_CLIENT, flow.to_client)):
@@ -141,7 +141,8 @@ class Flows:
                 if stream.out:
                     self._drain(flow.conversation, direction, stream, now_ns)
             flow.conversation.tick(now_ns)
-            kept += flow.conversation.kept_bytes + sum(s.waiting_bytes + s.history_bytes for s in (flow.to_client, flow.to_server))
+            kept += flow.conversation.kept_bytes + flow.to_client.waiting_bytes + flow.to_server.waiting_bytes
+            history += flow.to_client.history_bytes + flow.to_server.history_bytes
             if (flow.to_client.ended or flow.to_server.ended) and now_ns - flow.touched_ns > self.bounds.hole_ns:
                 over.append(flow)
         for tls in self._tls.values():
@@ -154,6 +155,8 @@ class Flows:
             self._close(flow, now_ns)
         if kept > self.bounds.all_bytes:
             self._shed()
+        if history > self.bounds.all_history_bytes:
+            self._forget(history)
         return self._take()
 
     def close(self, now_ns: int) -> list[Unit]:
@@ -300,14 +303,25 @@ class Flows:
         self.counts.shed += 1
         for flow in self._tcp.values():
             flow.conversation.shed(TOO_MUCH)
-            flow.to_client.forget()
-            flow.to_server.forget()
         for tls in self._tls.values():
             tls.conversation.shed(TOO_MUCH)
+
+    def _forget(self, history: int) -> None:
+        """Histories go, of those that were silent longest first."""
+        for flow in sorted(self._tcp.values(), key=_touched):
+            if history <= self.bounds.all_history_bytes:
+                return
+            history -= flow.to_client.history_bytes + flow.to_server.history_bytes
+            flow.to_client.forget()
+            flow.to_server.forget()
 
     def _take(self) -> list[Unit]:
         out, self._out[:] = self._out[:], []
         return out
+
+
+def _touched(flow: _TcpFlow) -> int:
+    return flow.touched_ns
 
 
 def _joined(chunks: list[Chunk]) -> list[Chunk]:

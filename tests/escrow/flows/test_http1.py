@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 
 import pytest
 
@@ -205,6 +206,18 @@ def test_unfinished_bodies_are_bounded_over_all_connections() -> None:
     assert flows.counts.shed == 1
     found = flows.feed([slice_of(link, UP, len(post(b"a" * 1000)) - 1, b"a") for link in links])
     assert len(found) == 50 and all(unit.why for unit in found)
+
+
+def test_histories_are_bounded_over_all_connections_and_those_silent_longest_go_first() -> None:
+    flows = Flows(Bounds(all_history_bytes=10_000, quiet_ns=1 << 60))
+    links = [connection(port) for port in range(50)]
+    for number, link in enumerate(links):
+        flows.feed([replace(event, time_ns=number + 1) for event in Talk(link).say(UP, post(b"a" * 1000)[:-1]).events])
+    flows.tick(1)
+    late = len(post(b"a" * 1000)) - 1
+    for link, doubted in ((links[0], True), (links[-1], False)):
+        found = flows.feed([slice_of(link, UP, late - 9, b"a" * 9), slice_of(link, UP, late, b"a")])
+        assert [(unit.kind, bool(unit.why)) for unit in found] == [(UnitKind.BODY, doubted)]
 
 
 def test_directions_are_those_of_the_connection() -> None:
