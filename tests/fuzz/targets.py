@@ -77,6 +77,8 @@ def _wire(pieces: list[bytes], *, client: bool, heads: Heads) -> tuple[list[Mess
         elif isinstance(event, End):
             assert head is not None, "an end of nothing"
             found.append((head.method, head.target, head.status, head.headers, body))
+            if not head.keep_alive:
+                return found, True  # the relay reads no further; what stands behind is refused sooner or later
             head = None
         else:
             assert head is not None, "a body of nothing"
