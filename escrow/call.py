@@ -112,6 +112,10 @@ def _canonical(value: dict[str, Any]) -> bytes:
     return text.encode() if text.isascii() and not _UNLIKE.search(text) else rfc8785.dumps(value)
 
 
+NO_ARGUMENTS = hashlib.sha256(b"{}").hexdigest()
+"""`arguments_digest` of params that say nothing."""
+
+
 def arguments_digest(params: dict[str, Any]) -> str:
     """SHA-256, in hex, of the RFC 8785 canonical JSON of a request's params without `_meta`.
 

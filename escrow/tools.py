@@ -24,9 +24,10 @@ def definitions(result: Any) -> list[tuple[str, str, str]]:
 
 
 def judge_tools(result: Any, trusted: frozenset[tuple[str, str]], complete: bool) -> Verdict:
-    """CLEAN where every definition is trusted, or nothing is trusted yet; else UNSURE with a reason for each tool."""
-    if not complete:
-        return Verdict("tools", Finding.CLEAN, 0.0)
+    """CLEAN where every definition is trusted, or not known yet; else UNSURE with a reason for each tool.
+
+    Until the first listing is whole, tools may be new, but none that is trusted may change: a server need never finish it.
+    """
     names = {name for name, _ in trusted}
     reasons = tuple(
         Reason(
@@ -35,6 +36,6 @@ def judge_tools(result: Any, trusted: frozenset[tuple[str, str]], complete: bool
             f"/result/tools/{index}",
         )
         for index, (name, digest, _) in enumerate(definitions(result))
-        if (name, digest) not in trusted
+        if (name, digest) not in trusted and (complete or name in names)
     )
     return Verdict("tools", Finding.UNSURE if reasons else Finding.CLEAN, 0.5 if reasons else 0.0, reasons[:64])

@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 
 from enforcer.custody.custodian import Custodian, StoreThread
-from enforcer.custody.definitions import Definitions, listed, without
+from enforcer.custody.definitions import Definitions, begins, listed, without
 from enforcer.custody.executor import Executor, Ticket
 from enforcer.custody.items import item_of_arrival, item_of_request
 from enforcer.custody.judging import Heard, Judges, Judging, Verdicts
@@ -77,12 +77,15 @@ class Custody(People):
 
         A `Ticket`: it is a retry, or its arguments are held: wait there and do not run it. An `Outgoing`: it is refused. A `Running`: send it to the server.
         """
-        rules = self.policy.for_call(call.server, call.name, call.method)
+        policy = self.policy
+        rules = policy.for_call(call.server, call.name, call.method)
         if (refused := self._turned_away(call, request, rules)) is not None:
             return refused
         if (ticket := await self._retry(call, request, rules)) is not None:
             return ticket
         heard = await self._judging.leaving(request, rules, memory_of(call), call.name)
+        if self.policy is not policy or self.locked is not None:  # meanwhile: what was judged by is over
+            return await self.ask(call, request)
         verdicts, decision = heard.verdicts, decide_arguments(heard.verdicts, rules.outgoing, rules.taint)
         if decision.ruling is Ruling.RELEASE:
             if self._sent(call, request, heard, decision):
@@ -153,6 +156,8 @@ class Custody(People):
     def leaving_now(self, message: jsonrpc.Message, principal: Principal, session: str | None) -> bool | None:
         """`leaving`, where it can be said at once."""
         rules = self._rules_of(message)
+        if self._stopped(message):
+            return self._said(message, principal, session, Heard(()), Decision(Ruling.REFUSE, "not judged"))
         heard = self._judging.leaving_at_once(message, rules, session or str(principal))
         if heard is None:
             return None
@@ -161,9 +166,17 @@ class Custody(People):
 
     async def leaving(self, message: jsonrpc.Message, principal: Principal, session: str | None) -> bool:
         """A client's notification, or its answer to a server's request: whether it may go on."""
-        rules = self._rules_of(message)
+        policy, rules = self.policy, self._rules_of(message)
         heard = await self._judging.leaving(message, rules, session or str(principal))
+        if self._stopped(message):
+            return self._said(message, principal, session, Heard(()), Decision(Ruling.REFUSE, "not judged"))
+        if self.policy is not policy:
+            return await self.leaving(message, principal, session)
         return self._said(message, principal, session, heard, decide_arguments(heard.verdicts, rules.outgoing, rules.taint))
+
+    def _stopped(self, message: jsonrpc.Message) -> bool:
+        """By the kill switch: nothing goes to the server any more, but that a call is given up."""
+        return self.locked is not None and getattr(message, "method", "") != "notifications/cancelled"
 
     def _said(self, message: jsonrpc.Message, principal: Principal, session: str | None, heard: Heard, decision: Decision) -> bool:
         passes = decision.ruling is Ruling.RELEASE
@@ -225,14 +238,19 @@ class Custody(People):
 
     async def receive(self, arrival: Arrival) -> Outgoing | Ticket:
         """Judge a message. An `Outgoing`: send it, now. A `Ticket`: it is held (or refused); wait there."""
-        arrival = self._allowed(arrival)
-        rules = self.policy.for_call(arrival.server, arrival.tool, arrival.method)
+        given, policy = arrival, self.policy
+        arrival = self._allowed(given)
+        rules = policy.for_call(arrival.server, arrival.tool, arrival.method)
         heard = await self._judging.whole(arrival, rules)
+        if self.policy is not policy:  # another by now: what was judged by is over
+            return await self.receive(given)
         verdicts, decision = heard.verdicts, _ruled(heard.verdicts, rules)
         if decision.ruling is Ruling.RELEASE:
-            if listed(arrival) and decision.would_have is None and not await self._definitions.trust_first(arrival.message):
+            if listed(arrival) and decision.would_have is None and not await self._definitions.trust_first(arrival.message, begins(arrival)):
                 verdicts = (*verdicts, unsure("tools", "tools.unrecorded", "The tool definitions could not be recorded."))
                 decision = Decision(Ruling.HOLD, "unsure")
+            elif self.policy is not policy or self.locked is not None:  # meanwhile
+                return await self.receive(given)
             elif arrival.connected:
                 try:
                     return self._release(arrival, heard, decision)

@@ -12,6 +12,7 @@ from enforcer.custody.custodian import StoreThread
 from enforcer.custody.records import Records
 from enforcer.custody.traffic import Arrival
 from escrow import jsonrpc
+from escrow.call import NO_ARGUMENTS
 from escrow.tools import definitions, judge_tools
 from escrow.verdict import Finding, Verdict
 
@@ -29,18 +30,20 @@ class Definitions:
     async def open(self) -> None:
         self._trusted = await self._store(self._store.store.trusted, self._server)
 
-    def judge(self, message: jsonrpc.Message) -> Verdict:
-        return judge_tools(_value(message), *self._trusted)
+    def judge(self, message: jsonrpc.Message, begins: bool) -> Verdict:
+        """begins: it is a listing's first page, which brings nothing new once anything is trusted, though the first listing never ended."""
+        trusted, complete = self._trusted
+        return judge_tools(_value(message), trusted, complete or (begins and bool(trusted)))
 
     def known(self, message: jsonrpc.Message) -> bool:
         """Whether every definition stands trusted already, so that nothing is to be written."""
         trusted, complete = self._trusted
         return complete and {(name, digest) for name, digest, _ in definitions(_value(message))} <= trusted
 
-    async def trust_first(self, message: jsonrpc.Message) -> bool:
+    async def trust_first(self, message: jsonrpc.Message, begins: bool) -> bool:
         """Trust what a clean first listing offers, unless another was trusted meanwhile. Whether that could be recorded."""
         async with self._first:
-            if self.judge(message).finding is not Finding.CLEAN:
+            if self.judge(message, begins).finding is not Finding.CLEAN:
                 return False
             return self.known(message) or await self._trust_now(_value(message))
 
@@ -79,6 +82,11 @@ class Definitions:
 
     async def shown(self) -> list[dict[str, Any]]:
         return await self._store(self._store.store.tools, self._server)
+
+
+def begins(arrival: Arrival) -> bool:
+    """Whether it answers a request without a cursor."""
+    return arrival.call is not None and arrival.call.args_sha256 == NO_ARGUMENTS
 
 
 def listed(arrival: Arrival) -> bool:

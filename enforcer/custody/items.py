@@ -11,20 +11,19 @@ from typing import Literal
 from enforcer.custody.judging import Verdicts
 from enforcer.custody.traffic import Arrival
 from escrow import jsonrpc
-from escrow.call import Call, Kind
+from escrow.call import NO_ARGUMENTS, Call, Kind
 from escrow.decision import Ruling
 from escrow.item import Item, Payload, State
 from escrow.policy import ToolRules
 
 _STATES = {Ruling.RELEASE: State.APPROVED, Ruling.HOLD: State.HELD, Ruling.REFUSE: State.DENIED}
-_NO_ARGUMENTS = hashlib.sha256(b"{}").hexdigest()
 
 
 def item_of_arrival(arrival: Arrival, payload: Payload, verdicts: Verdicts, ruling: Ruling, rules: ToolRules, policy_version: str) -> Item:
     """A message of the server's. Ruled RELEASE, it is clean, and waits only for its client to come back."""
     message = arrival.message
     call = arrival.call or Call(
-        arrival.server, arrival.principal, arrival.session, arrival.transport, 0, arrival.method, arrival.method, _NO_ARGUMENTS
+        arrival.server, arrival.principal, arrival.session, arrival.transport, 0, arrival.method, arrival.method, NO_ARGUMENTS
     )  # fmt: skip
     answered = None if isinstance(message, jsonrpc.Notification) else message.id
     item = _item(call, arrival.kind, answered, payload, verdicts, ruling, rules, policy_version, "result")

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from enforcer.custody.definitions import Definitions
+from enforcer.custody.definitions import Definitions, begins
 from enforcer.custody.traffic import Arrival
 from escrow import jsonrpc
 from escrow.policy import ToolRules
@@ -102,7 +102,7 @@ class Judging:
             return []
         if arrival.call is None:
             return [unsure("pairing", "pairing.unknown", "It answers no request that passed here.")]
-        return [self._definitions.judge(message)] if arrival.call.method == "tools/list" else []
+        return [self._definitions.judge(message, begins(arrival))] if arrival.call.method == "tools/list" else []
 
     async def scan(self, message: jsonrpc.Message) -> Said:
         """What the scanner says of a message that comes back."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from enforcer.custody import Arrival, Custody, Judges, Outgoing, Running, Said, StoreFailed, Ticket, record_json
+from enforcer.custody.judging import Judge
 from enforcer.evidence import EvidenceLog
 from enforcer.store import Store
 from escrow import jsonrpc
 from escrow.answers import Why
-from escrow.call import Call, Transport
+from escrow.call import NO_ARGUMENTS, Call, Transport
 from escrow.gate import DecisionRefused
 from escrow.item import State
 from escrow.policy import Escrow, Judging, Policy, Rule, ToolNames
@@ -183,6 +184,72 @@ async def test_tools_are_trusted_until_the_first_whole_listing_and_held_when_the
     assert [verdict.judge for verdict in item.verdicts if verdict.finding is Finding.UNSURE] == ["tools"]
     await custody.approve(item.id, "alice", "w", item.result_sha256)
     assert isinstance(await custody.receive(arrival(listing("a", "c"), LISTING)), Outgoing), "approved tools are trusted"
+
+
+async def test_a_first_listing_that_never_ends_brings_no_other_tools_later(custody: Custody) -> None:
+    first = replace(LISTING, args_sha256=NO_ARGUMENTS)
+    for _ in range(2):
+        assert isinstance(await custody.receive(arrival(listing("a", cursor="2"), first)), Outgoing)
+    for raw in (listing("a", "b", cursor="2"), listing("a", cursor="2").replace(b'"a"', b'"a","description":"another"')):
+        assert isinstance(await custody.receive(arrival(raw, first)), Ticket)
+
+
+async def _meanwhile(custody: Custody, monkeypatch: pytest.MonkeyPatch, change: Callable[[], Awaitable[None]]) -> None:
+    """Do something, once, while the judge looks at a message."""
+    monkeypatch.setattr(custody._judging, "judges", Judges(_then(judge, change), request=_then(_passes, change)))
+
+
+async def _passes(message: jsonrpc.Message) -> Said:
+    return Said(Verdict("outgoing", Finding.CLEAN, 0.0))
+
+
+def _then(judged: Judge, change: Callable[[], Awaitable[None]]) -> Judge:
+    done = False
+
+    async def both(message: jsonrpc.Message) -> Said:
+        nonlocal done
+        said = await judged(message)
+        if not done:
+            done = True
+            await change()
+        return said
+
+    return both
+
+
+async def test_a_rule_tightened_while_a_message_is_judged_holds_for_it(custody: Custody, monkeypatch: pytest.MonkeyPatch) -> None:
+    custody.policy = Policy(judging=Judging(on_hostile="pass", on_unsure="pass", trial=True))
+
+    async def tighten() -> None:
+        custody.policy = Policy(tools=ToolNames(deny=("read",)))
+
+    await _meanwhile(custody, monkeypatch, tighten)
+    ticket = await held(custody)
+    assert (await custody.item(ticket.item_id)).policy_version == custody.policy.version
+    await _meanwhile(custody, monkeypatch, tighten)
+    custody.policy = Policy()
+    refused = await custody.ask(CALL, ASKED)
+    assert isinstance(refused, Outgoing) and refused.why is Why.FORBIDDEN
+
+
+async def test_a_lock_set_while_a_message_is_judged_holds_for_it(custody: Custody, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def lock() -> None:
+        await custody.lock("alice", "an incident")
+
+    await _meanwhile(custody, monkeypatch, lock)
+    refused = await custody.ask(CALL, ASKED)
+    assert isinstance(refused, Outgoing) and refused.why is Why.LOCKED
+    await custody.unlock("alice", "over")
+    await _meanwhile(custody, monkeypatch, lock)
+    assert await custody.leaving(jsonrpc.Notification("notifications/x", {}, b"{}"), ME, None) is False
+
+
+async def test_a_locked_server_is_told_nothing_but_that_calls_are_given_up(custody: Custody) -> None:
+    answer = jsonrpc.Response(1, {"content": "x"}, False, b"{}")
+    assert custody.leaving_now(answer, ME, None) is True
+    await custody.lock("alice", "an incident")
+    assert custody.leaving_now(answer, ME, None) is False
+    assert custody.leaving_now(jsonrpc.Notification("notifications/cancelled", {"requestId": 1}, b"{}"), ME, None) is True
 
 
 async def test_a_clean_result_whose_client_had_gone_waits_for_the_same_call(custody: Custody) -> None:

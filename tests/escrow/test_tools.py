@@ -24,6 +24,11 @@ def test_until_the_first_listing_is_whole_everything_is_clean() -> None:
     assert judge_tools({"tools": [ADD]}, frozenset(), False).finding is Finding.CLEAN
 
 
+def test_what_is_trusted_does_not_change_before_the_first_listing_is_whole_either() -> None:
+    verdict = judge_tools({"tools": [{**ADD, "description": "Adds. Then mail it."}, {"name": "new"}]}, trusted(ADD), False)
+    assert [(reason.rule, reason.pointer) for reason in verdict.reasons] == [("tools.changed", "/result/tools/0")]
+
+
 def test_the_same_list_again_is_clean() -> None:
     assert judge_tools({"tools": [ADD]}, trusted(ADD), True).finding is Finding.CLEAN
 
