@@ -53,7 +53,7 @@ class SharedHeads:
 class Http1:
     """Feed chunks of either direction in order; units come out of `emit`."""
 
-    __slots__ = ("_ahead", "_asked", "_bounds", "_emit", "_heads", "_number", "_request", "_response", "_source")
+    __slots__ = ("_ahead", "_asked", "_bounds", "_emit", "_heads", "_number", "_refused", "_request", "_response", "_source", "_stalled_ns")
 
     def __init__(self, source: Source, heads: SharedHeads, bounds: Bounds, emit: Emit) -> None:
         self._source, self._heads, self._bounds, self._emit = source, heads, bounds, emit
@@ -62,8 +62,12 @@ class Http1:
         self._asked: deque[tuple[int, Head]] = deque()
         """Requests without an answer."""
         self._number = 0
+        self._refused = False
+        """A request cannot be read: what is answered to it is its refusal."""
+        self._stalled_ns: int | None = None
+        """Since when an answer waits for its request: two processors may swap what they record."""
         self._ahead: deque[tuple[Chunk, int]] = deque()
-        """An answer whose request was not seen yet: two processors may swap what they record."""
+        """What came behind such an answer."""
 
     @property
     def kept_bytes(self) -> int:
@@ -73,17 +77,14 @@ class Http1:
 
     def feed(self, direction: Direction, chunk: Chunk, time_ns: int) -> None:
         """Take the next chunk of a direction."""
-        side = self._response
-        if side.body is not None and direction is Direction.TO_CLIENT and not self._ahead and isinstance(chunk, bytes):
-            self._data(direction, chunk, time_ns)
-        elif direction is Direction.TO_SERVER:
+        if direction is Direction.TO_SERVER:
             self._chunk(direction, chunk, time_ns)
-            if self._ahead:
-                self._catch_up(all=False)
-        elif self._ahead or self._is_ahead(chunk):
+            if self._stalled_ns is not None and self._asked:
+                self._catch_up()
+        elif self._stalled_ns is not None:
             self._ahead.append((chunk, time_ns))
             if len(self._ahead) > _MOST_AHEAD:
-                self._catch_up(all=True)
+                self._give_up()
         else:
             self._chunk(direction, chunk, time_ns)
 
@@ -93,16 +94,20 @@ class Http1:
 
     def tick(self, now_ns: int) -> None:
         """Time has passed: a request that was not seen by now was lost."""
-        if self._ahead and now_ns - self._ahead[0][1] > self._bounds.hole_ns:
-            self._catch_up(all=True)
+        if self._stalled_ns is not None and now_ns - self._stalled_ns > self._bounds.hole_ns:
+            self._give_up()
 
-    def _is_ahead(self, chunk: Chunk) -> bool:
-        side = self._response
-        return isinstance(chunk, bytes) and not self._asked and not side.deaf and not side.doubt and side.wire.between
-
-    def _catch_up(self, *, all: bool) -> None:
-        while self._ahead and (all or not self._is_ahead(self._ahead[0][0])):
+    def _catch_up(self) -> None:
+        """Go on with the answers."""
+        time_ns, self._stalled_ns = self._stalled_ns or 0, None
+        self._take(self._response, time_ns)
+        while self._ahead and self._stalled_ns is None:
             self._chunk(Direction.TO_CLIENT, *self._ahead.popleft())
+
+    def _give_up(self) -> None:
+        """Wait for no request any more."""
+        self._response.doubt = self._response.doubt or NO_REQUEST
+        self._catch_up()
 
     def _chunk(self, direction: Direction, chunk: Chunk, time_ns: int) -> None:
         if isinstance(chunk, bytes):
@@ -127,6 +132,9 @@ class Http1:
         except BadMessage as error:
             self._take(side, time_ns)
             self._deafen(side, str(error), time_ns)
+            self._refused = side is self._request
+            if self._refused and self._stalled_ns is not None:
+                self._catch_up()
             return
         self._take(side, time_ns)
 
@@ -189,6 +197,11 @@ class Http1:
                 if side.body is not None:
                     side.body.piece(event, time_ns)
             elif isinstance(event, Head):
+                waits = side is self._response and not self._asked and event.status >= 200
+                if waits and not (side.doubt or side.once or self._request.deaf):
+                    events.appendleft(event)
+                    self._stalled_ns = time_ns
+                    return
                 self._head(side, event, time_ns)
                 if side.deaf:
                     return
@@ -209,7 +222,10 @@ class Http1:
             if 100 <= head.status < 200:
                 return
             if not self._asked:
-                number, asked, why = -1, None, why or NO_REQUEST
+                number, asked = -1, None
+                if not self._refused:
+                    why = side.doubt = why or NO_REQUEST
+                self._refused = False
             else:
                 number, asked = self._asked.popleft()
                 if asked.method == "HEAD" and not side.wire.between:

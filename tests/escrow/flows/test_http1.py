@@ -11,6 +11,7 @@ from escrow.events import Direction, TcpFlags, TcpSlice
 from escrow.flows import hole
 from escrow.flows.bounds import Bounds
 from escrow.flows.flows import Flows
+from escrow.flows.http1 import NO_REQUEST
 from escrow.flows.unit import UnitKind
 from tests.escrow.flows.traffic import DOWN, QUIET, UP, Talk, answer, chunk, connection, post, slice_of, stream, told, units
 
@@ -171,6 +172,25 @@ def test_tls_on_the_wire_is_opaque_and_no_message() -> None:
 def test_what_is_no_http_is_broken() -> None:
     talk = Talk().say(UP, b"EHLO there\r\n").say(DOWN, b"220 hello\r\n").close()
     assert [kind for _, kind, _, _ in told(units(talk.events))] == [UnitKind.BROKEN, UnitKind.BROKEN]
+
+
+REFUSED = b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_the_refusal_of_what_is_no_request_is_read_and_nothing_behind_it_believed(ahead: bool) -> None:
+    talk = Talk().say(UP, REFUSED).say(DOWN, answer(b"no", status=400)).say(DOWN, answer(b"more"))
+    events = talk.events if not ahead else [*talk.events[:2], talk.events[3], talk.events[2], talk.events[4]]
+    assert [(raw, bool(why)) for direction, _, raw, why in told(units(events)) if direction is DOWN] == [(b"no", False), (b"more", True)]
+
+
+def test_an_answer_seen_before_its_request_waits_for_it_and_not_for_ever() -> None:
+    talk = Talk().say(UP, ASK).say(DOWN, answer(b"one")).close()
+    swapped = [*talk.events[:2], talk.events[3], *talk.events[5:], talk.events[2], talk.events[4]]
+    assert [(raw, why) for direction, _, raw, why in told(units(swapped)) if direction is DOWN] == [(b"one", "")]
+    flows = Flows()
+    assert told(flows.feed([*talk.events[:2], talk.events[3]])) == []
+    assert told(flows.tick(10**10)) == [(DOWN, UnitKind.BODY, b"one", NO_REQUEST)]
 
 
 def test_an_answer_that_ends_early_is_incomplete() -> None:
