@@ -100,12 +100,17 @@ class Client(asyncio.Protocol):
         text = answers.error(None, answers.UNREADABLE, f"Holdfast: {error}.")
         self.write(response_head(error.status, ((b"content-type", b"application/json"),), length=len(text), keep_alive=False) + text)
         self.exchange = None
-        self._linger()
+        if self.lost:
+            self._listener.forget(self)
+        else:
+            self._linger()
 
     def finished(self, keep: bool) -> None:
         """The exchange is over. keep: whether the connection may be used again."""
         self.exchange = None
-        if self.gone or self.lost:
+        if self.lost:  # it ran on without its client
+            self._listener.forget(self)
+        elif self.gone:
             self._close()
         elif not keep:
             self._linger()
@@ -126,7 +131,7 @@ class Client(asyncio.Protocol):
         if now > self.deadline:
             self.transport.close()
             return
-        if self.paused:
+        if self.paused and not self.lost:
             pending = self.transport.get_write_buffer_size()
             if self._stalled is None or self._stalled[0] != pending:
                 self._stalled = (pending, now)
@@ -172,9 +177,10 @@ class Client(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.gone = self.lost = True
-        self._listener.forget(self)
         if self.exchange is not None:
             self.exchange.client_gone()
+        if self.exchange is None:
+            self._listener.forget(self)
 
     def pause_writing(self) -> None:
         self.paused = True

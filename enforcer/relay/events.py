@@ -114,6 +114,7 @@ class EventRelay(AtServer):
             exchange.end(False)
         elif exchange.running is not None:
             exchange.running.orphaned = True
+            self.client_pressed()  # nobody has to take anything any more
 
     def client_pressed(self) -> None:
         """Read no more from the server while its events wait, for a judge or for the client."""

@@ -25,5 +25,9 @@ class Outbox:
         """Send all of it now. Whoever ends a connection does so after this."""
         waiting, self._waiting = self._waiting, []
         for transport, data in waiting:
-            if not transport.is_closing():
+            if transport.is_closing():
+                continue
+            try:
                 transport.write(data)
+            except RuntimeError:  # its end was sent before: that is its own misfortune, and not that of those after it
+                transport.abort()
