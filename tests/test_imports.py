@@ -20,7 +20,7 @@ IMPURE = frozenset([
 # fmt: on
 """Modules by which time, bytes or chance could come in other than as an argument."""
 
-CORE_MAY = frozenset({"pydantic", "rfc8785", "re2", "httptools", "hpack", "hyperframe"})
+CORE_MAY = frozenset({"pydantic", "rfc8785", "re2", "httptools", "hpack", "hyperframe", "brotli", "compression", "backports"})
 """What `escrow` may import beside the standard library: data types and sans-IO parsers."""
 
 ADAPTERS = frozenset({"kernel", "relay", "scanner", "sandbox", "store", "dns", "evidence", "control", "jury", "witness", "telemetry"})

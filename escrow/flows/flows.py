@@ -62,6 +62,11 @@ class _TcpFlow:
         self.to_client, self.to_server = TcpStream(bounds), TcpStream(bounds)
 
     @property
+    def over(self) -> bool:
+        """Whether nothing more comes. One end alone may have said so, and the other may still answer."""
+        return (self.to_client.ended and self.to_server.ended) or self.to_client.was_reset or self.to_server.was_reset
+
+    @property
     def touched_ns(self) -> int:
         return max(self.to_client.touched_ns, self.to_server.touched_ns)
 
@@ -143,7 +148,7 @@ class Flows:
             flow.conversation.tick(now_ns)
             kept += flow.conversation.kept_bytes + flow.to_client.waiting_bytes + flow.to_server.waiting_bytes
             history += flow.to_client.history_bytes + flow.to_server.history_bytes
-            if (flow.to_client.ended or flow.to_server.ended) and now_ns - flow.touched_ns > self.bounds.hole_ns:
+            if flow.over and now_ns - flow.touched_ns > self.bounds.hole_ns:
                 over.append(flow)
         for tls in self._tls.values():
             for end in TlsDirection:

@@ -27,7 +27,7 @@ class TcpStream:
     # fmt: off
     __slots__ = (
         "_bounds", "_doubtful", "_end", "_gap", "_history", "_most_history", "_odd", "_reset", "_stuck_ns", "_suspect", "_waiting", "ended",
-        "history_bytes", "next", "out", "position", "touched_ns", "waiting_bytes",
+        "history_bytes", "next", "out", "position", "touched_ns", "waiting_bytes", "was_reset",
     )
     # fmt: on
 
@@ -36,7 +36,7 @@ class TcpStream:
         self.next: int | None = None
         self.position = 0
         self.out: list[Chunk] = []
-        self.ended = False
+        self.ended = self.was_reset = False
         self.touched_ns = 0
         self.history_bytes = self.waiting_bytes = 0
         self._most_history = bounds.history_bytes
@@ -250,6 +250,7 @@ class TcpStream:
             if self._gap is not None and self.position != self._end:
                 self.out.append(Hole(None, CUT))
             self.ended, self._suspect = True, False
+            self.was_reset = self.position != self._end
             self.out.append(END)
 
     def _take(self) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 
+import brotli
 import pytest
 
 from escrow.events import Direction, TcpFlags, TcpSlice
 from escrow.flows import hole
 from escrow.flows.bounds import Bounds
+from escrow.flows.coding import zstd
 from escrow.flows.flows import Flows
 from escrow.flows.http1 import NO_REQUEST
 from escrow.flows.unit import UnitKind
@@ -138,24 +141,44 @@ def test_a_connection_joined_in_its_middle_is_read_from_the_next_head_on() -> No
     ]
 
 
-@pytest.mark.parametrize("coding", ["gzip", "deflate", "raw"])
+def gzipped(data: bytes, wbits: int = 31) -> bytes:
+    squeeze = zlib.compressobj(wbits=wbits)
+    return squeeze.compress(data) + squeeze.flush()
+
+
+CODINGS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzipped,
+    "x-gzip": lambda data: gzipped(data[:9]) + gzipped(data[9:]),  # two members
+    "deflate": lambda data: gzipped(data, 15),
+    "Deflate": lambda data: gzipped(data, -15),  # without zlib's header
+    "br": brotli.compress,
+    "zstd": lambda data: zstd.compress(data[:9]) + zstd.compress(data[9:]),  # two frames
+}
+
+
+@pytest.mark.parametrize("coding", CODINGS)
 @pytest.mark.parametrize("size", [1, 7, 4096])
 def test_compressed_bodies_are_read(coding: str, size: int) -> None:
     text = b'{"jsonrpc":"2.0","id":1,"result":"' + b"z" * 5000 + b'"}'
-    squeeze = zlib.compressobj(wbits={"gzip": 31, "deflate": 15, "raw": -15}[coding])
-    body = squeeze.compress(text) + squeeze.flush()
-    name = "gzip" if coding == "gzip" else "deflate"
-    talk = Talk(size=size).say(UP, ASK).say(DOWN, answer(body, f"Content-Encoding: {name}\r\n")).close()
+    talk = Talk(size=size).say(UP, ASK).say(DOWN, answer(CODINGS[coding](text), f"Content-Encoding: {coding}\r\n")).close()
     assert told(units(talk.events))[-1] == (DOWN, UnitKind.BODY, text, "")
 
 
-def test_a_bomb_an_unknown_coding_and_a_broken_one_are_incomplete() -> None:
-    bomb = zlib.compress(bytes(1 << 20), wbits=31)
-    bounds = Bounds(message_bytes=1 << 16)
-    for coding, body in (("gzip", bomb), ("br", b"abc"), ("gzip", b"no gzip"), ("gzip", zlib.compress(b"a")[:-1])):
-        talk = Talk().say(UP, ASK).say(DOWN, answer(body, f"Content-Encoding: {coding}\r\n")).close()
-        found = told(units(talk.events, Flows(bounds)))[-1]
-        assert found[0] is DOWN and found[3]
+@pytest.mark.parametrize("coding", [*CODINGS, "zipped", "gzip, br"])
+@pytest.mark.parametrize("harm", ["bomb", "broken", "cut"])
+def test_a_bomb_a_broken_body_and_one_cut_off_are_incomplete(coding: str, harm: str) -> None:
+    squeeze = CODINGS.get(coding, gzipped)
+    body = {"bomb": squeeze(bytes(1 << 22)), "broken": b"\xffno such thing", "cut": squeeze(b"abcdefghijklmnop" * 9)[:-1]}[harm]
+    talk = Talk().say(UP, ASK).say(DOWN, answer(body, f"Content-Encoding: {coding}\r\n")).close()
+    found = told(units(talk.events, Flows(Bounds(message_bytes=1 << 16))))[-1]
+    assert found[0] is DOWN and found[3] and len(found[2]) <= 1 << 16
+
+
+def test_a_window_larger_than_the_web_allows_is_not_kept() -> None:
+    squeeze = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: 27})
+    wide = squeeze.compress(b"x" * 100) + squeeze.flush()
+    talk = Talk().say(UP, ASK).say(DOWN, answer(wide, "Content-Encoding: zstd\r\n")).close()
+    assert told(units(talk.events))[-1][3]
 
 
 def test_a_message_longer_than_the_bound_is_incomplete_and_the_next_is_read() -> None:
@@ -238,6 +261,21 @@ def test_histories_are_bounded_over_all_connections_and_those_silent_longest_go_
     for link, doubted in ((links[0], True), (links[-1], False)):
         found = flows.feed([slice_of(link, UP, late - 9, b"a" * 9), slice_of(link, UP, late, b"a")])
         assert [(unit.kind, bool(unit.why)) for unit in found] == [(UnitKind.BODY, doubted)]
+
+
+def test_a_client_that_says_no_more_is_still_answered_however_late() -> None:
+    talk, flows = Talk().say(UP, ASK), Flows()
+    flows.feed([*talk.events, slice_of(talk.link, UP, len(ASK), flags=TcpFlags.FIN)])
+    flows.tick(10**12)
+    assert told(flows.feed([slice_of(talk.link, DOWN, 0, answer(b"late"), ns=10**12)])) == [(DOWN, UnitKind.BODY, b"late", "")]
+
+
+def test_a_reset_ends_a_flow() -> None:
+    talk, flows = Talk().say(UP, ASK), Flows()
+    flows.feed([*talk.events, slice_of(talk.link, DOWN, 0, flags=TcpFlags.RST)])
+    flows.tick(10**12)
+    late = flows.feed([slice_of(talk.link, DOWN, 0, answer(b"late"), ns=10**12)])
+    assert all(unit.why for unit in late if unit.kind is not UnitKind.FIRST)
 
 
 def test_directions_are_those_of_the_connection() -> None:
