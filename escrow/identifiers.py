@@ -1,7 +1,7 @@
 """What names a party or opens a door, in a text: e-mail addresses, URLs and their hosts, accounts, phone numbers, credentials by name.
 
-Pure. An identifier is sixteen bytes: a letter for its kind and a digest of its normalised form; no text is kept. The forms: e-mail (case, and what
-stands after `+`, do not count), URL (fragment, letter case of scheme and host, percent-encoding and default ports do not count),
+Pure. An identifier is sixteen bytes: a letter for its kind and a digest of its normalised form; no text is kept. The forms: e-mail (case, dots before the
+`@` and what stands after a `+` do not count), URL (fragment, scheme, port, percent-encoding and the spelling of the host do not count),
 IBAN (ISO 13616, check digits verified), Bitcoin and its kin (Base58Check verified, or Bech32 by shape), Ethereum by shape, telephone numbers in
 E.164 with their plus sign, and values that stand behind a name such as `password` or `token`. Not: @handles, which are also decorators, scopes and
 mentions, card numbers, whose check digit one in ten numbers has, and names of people.
@@ -10,9 +10,11 @@ mentions, card numbers, whose check digit one in ten numbers has, and names of p
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from encodings.idna import ToASCII
 from typing import Final
 from urllib.parse import unquote
 
@@ -46,7 +48,7 @@ _TRIGGER = re2.compile(
     r"|pass(?:wor|w|phrase|code)|pwd|token|secret|key|credential|auth"
 )
 _LOCAL = re.compile(r"[\w.%+-]{1,64}$")
-_DOMAIN = re.compile(r"(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,8}[^\W\d_]{2,24}")
+_DOMAIN = re.compile(r"(?:[^\W_](?:[\w-]{0,61}[^\W_])?[.\u3002\uff0e\uff61]){1,8}[^\W\d_]{2,24}")
 _SCHEME = re.compile(r"(?:https?|wss?|ftps?|sftp|ssh|git|smb|ldaps?|gopher|dict|tcp|udp|redis|s3|gs)$", re.IGNORECASE)
 _REST = re.compile(rf"[^\s\"'<>\\^`{{|}}]{{1,{URL_CHARS}}}")
 _BARE = re.compile(r"(?<![\w@./:%-])(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.){1,8}[a-z]{2,24}(?=[/?])", re.IGNORECASE)
@@ -65,7 +67,15 @@ _STOPS: Final = ".:!?"
 _PARTS = re.compile(r"[=:]+")
 _WORD = re.compile(r"[^\s\"'`,;<>\\(){}\[\]]{8,200}")
 _BASE58_DIGITS = {char: value for value, char in enumerate("123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz")}
-_PORTS: Final = {"http": "80", "https": "443", "ws": "80", "wss": "443", "ftp": "21"}
+_PORT = re.compile(r":\d*$")
+_DOTS: Final = str.maketrans("\u3002\uff0e\uff61", "...")
+_FOUR = re.compile(r"(?:0x[0-9a-f]{1,8}|\d{1,11})(?:\.(?:0x[0-9a-f]{1,8}|\d{1,11})){0,3}")
+_ODD = re.compile(r"\b(?:https?|wss?|ftp):(?!//[^\\/])[\\/]*(?=[\w\[])", re.IGNORECASE)
+_ALONE = re.compile(
+    r"(?<![\w@./:%-])(?:(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.){1,8}(?:com|net|org|info|biz|io|co|dev|app|xyz|online|site|top|me|cloud|link|live|click)"
+    r"|\d{1,3}(?:\.\d{1,3}){3})(?![\w@/?-]|\.\w)",
+    re.IGNORECASE,
+)
 
 
 def mentions(text: str) -> list[Mention]:
@@ -118,6 +128,8 @@ def _all(text: str) -> Iterator[Mention]:
         yield from _emails(text)
     if "://" in text:
         yield from _urls(text)
+    if ":" in text:
+        yield from _slanted(text)
     if "/" in text and "." in text:
         for match in _BARE.finditer(text):
             yield _bare(text, match)
@@ -139,9 +151,9 @@ def _emails(text: str) -> Iterator[Mention]:
         domain = _DOMAIN.match(text, at + 1)
         local = _LOCAL.search(text, max(0, at - 64), at) if domain else None
         if domain and local:
-            name = local.group().partition("+")[0].casefold().strip(".")
+            name = local.group().partition("+")[0].casefold().replace(".", "")
             if name:
-                yield Mention(EMAIL + _digest(f"{name}@{domain.group().casefold()}"), (local.start(), domain.end()))
+                yield Mention(EMAIL + _digest(f"{name}@{_host_name(domain.group())}"), (local.start(), domain.end()))
         at = text.find("@", at + 1)
 
 
@@ -154,33 +166,81 @@ def _urls(text: str) -> Iterator[Mention]:
         if scheme and rest:
             address = rest.group().rstrip(".,;:!?)]*_~")
             end = at + 3 + len(address)
-            identifier = _url(scheme.group().lower(), address)
+            identifier = _url(address)
             if identifier is not None:
                 yield Mention(identifier, (scheme.start(), end))
         at = text.find("://", max(end, at + 3))
+
+
+def _slanted(text: str) -> Iterator[Mention]:
+    """Addresses with another number of slashes, or with backslashes, which browsers and Node take for the same (WHATWG URL, 4.4)."""
+    match = _ODD.search(text)
+    while match:
+        rest = _REST.match(text[match.end() : match.end() + URL_CHARS].replace("\\", "/"))
+        address = rest.group().rstrip(".,;:!?)]*_~") if rest else ""
+        end = match.end() + len(address)
+        identifier = _url(address) if "." in address or "[" in address else None
+        if identifier is not None:
+            yield Mention(identifier, (match.start(), end))
+        match = _ODD.search(text, end)
+
+
+def hosts(text: str) -> Iterator[Mention]:
+    """Hosts that a result names with nothing behind them. Of a client they would say nothing: `a.io` is a file, a module, a method."""
+    for match in _ALONE.finditer(text):
+        yield Mention(HOST + _host(_host_name(match.group())) + _ROOT, match.span())
 
 
 def _bare(text: str, match: re.Match[str]) -> Mention:
     """An address without a scheme: with a query a URL, else no more than its host, since import paths and files look the same."""
     rest = _REST.match(text, match.start())
     address = (rest.group() if rest else match.group()).rstrip(".,;:!?)]*_~")
-    identifier = _url("https", address) if "?" in address else None
+    identifier = _url(address) if "?" in address else None
     if identifier is not None:
         return Mention(identifier, (match.start(), match.start() + len(address)))
     return Mention(HOST + _host(match.group().lower()) + _ROOT, match.span())
 
 
-def _url(scheme: str, address: str) -> bytes | None:
+def _url(address: str) -> bytes | None:
     authority, slash, path = _cut(address)
-    host = authority.rpartition("@")[2].casefold()
-    name, colon, port = host.rpartition(":")
-    if colon and port == _PORTS.get(scheme):
-        host = name
-    host = host.rstrip(".")
+    host = _host_name(authority.rpartition("@")[2])
     if not host:
         return None
     path = unquote(slash + path).partition("#")[0]
     return URL + _host(host) + (_ROOT if path in ("", "/") else _digest(path)[:7])
+
+
+def _host_name(authority: str) -> str:
+    """One spelling for a host, without the port: what opens one port opens the others."""
+    host = _PORT.sub("", authority.casefold()).translate(_DOTS).rstrip(".")
+    if host.startswith("["):
+        try:
+            six = ipaddress.IPv6Address(host.strip("[]").partition("%")[0])
+        except ValueError:
+            return host
+        return str(six.ipv4_mapped or six)
+    if not host.isascii():
+        return ".".join(map(_label, host.split(".")))
+    return _four(host) if _FOUR.fullmatch(host) else host
+
+
+def _label(label: str) -> str:
+    try:
+        return ToASCII(label).decode("ascii")
+    except UnicodeError:  # no name of a host
+        return label
+
+
+def _four(host: str) -> str:
+    """An IPv4 address however it is written (WHATWG URL, "IPv4 parser"): octal, hexadecimal, in one number."""
+    parts = [
+        int(part, 16) if part.startswith("0x") else int(part, 8 if part.startswith("0") and part.isdigit() and set(part) <= set("01234567") else 10)
+        for part in host.split(".")
+    ]
+    value = parts[-1]
+    for index, part in enumerate(parts[:-1]):
+        value += part << (24 - 8 * index)
+    return str(ipaddress.IPv4Address(value)) if value < 1 << 32 else host
 
 
 def _cut(address: str) -> tuple[str, str, str]:

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final, Literal
 
-from escrow.identifiers import HOST, KINDS, MOST, MOST_WORDS, TOKEN, URL, WORD_BYTES, Mention, credential, host_of, is_root, mentions, words, words_in
+from escrow.identifiers import HOST, KINDS, MOST, MOST_WORDS, TOKEN, URL, WORD_BYTES, Mention, credential, host_of, hosts, is_root, mentions, words, words_in
 from escrow.leaves import Json, Leaf, leaves
 from escrow.naming import name_of, names_credential
 from escrow.unpack import Bounds, Form, unpack
@@ -91,6 +92,8 @@ def named(forms: Iterable[Form], asked: bool) -> Named:
             found.extend((form.via, mention) for mention in mentions(form.text))
         if asked:
             spoken.append(words(form.text))
+        else:
+            found.extend((form.via, mention) for mention in islice(hosts(form.text), max(0, MOST + 1 - len(found))))
     return Named(tuple(found[: MOST + 1]), b"".join(spoken))
 
 
@@ -147,12 +150,19 @@ class Taint:
             self._results[False].lost = self._results[True].lost = True
 
     def seen_in_arguments(self, seen: Sightings) -> None:
-        """A request of the client has gone to the server: what it names is the client's own from now on."""
+        """A request of the client has gone to the server: what it names is the client's own from now on.
+
+        Not so an address that it has from a result and used as it is: who follows a link knows the host no better than before, and a letter
+        can ask for that first.
+        """
         self._calls += 1
+        noted = {sighting.identifier for sighting in seen.found if (reason := self._reason(sighting, "")) is not None and reason.rule in NOTED}
         source = _Source(self._calls, "")
         for _, identifier in self._spoken(seen):
             self._own.add(identifier, source)
         for sighting in seen.found:
+            if sighting.identifier in noted:
+                continue
             self._own.add(sighting.identifier, source)
             if sighting.identifier[:1] == URL:
                 self._own.add(host_of(sighting.identifier), source)
