@@ -17,10 +17,12 @@ from escrow.flows.bounds import Bounds
 from escrow.flows.doors import Doors, Opened, Snapshot, Used
 from escrow.flows.flows import Flows
 from escrow.flows.messages import Message
+from escrow.flows.notes import Note
 from escrow.flows.observed import shown
+from escrow.flows.outcome import Bypass, Outcome
 from escrow.flows.reading import Reading
 from escrow.flows.unit import Unit
-from escrow.flows.witness import Bypass, Note, Outcome, Witness
+from escrow.flows.witness import Witness
 
 TICK_S = 0.1
 _ALARMS = 100

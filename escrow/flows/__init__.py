@@ -4,11 +4,13 @@
     conversation      which protocol a flow speaks, by its first bytes
       http1, http2    heads and bodies; the HTTP/1.1 reader is the gate's own (`escrow.http`)
       body, coding    a body or its events, decompressed, as units
-    flows             the table of all flows: events in, units out
+    flow, flows       one flow; the table of all: events in, units out
     unit              what HTTP carried: whole bodies, single events, what is broken
     reading           units in, messages out: JSON-RPC, MCP, and the APIs of language models (`llm`)
     pairs             which request an answer belongs to
-    witness           units against what the gate released
+    witness           units against what the gate released: `notes` in, each `outcome` out
+    doors             listening sockets where no gate stands
+    observed          a judged message as an entry of the evidence log
 
 Everything here is pure: events, notes and the time come in as arguments. A hole is never passed over in silence: what it touches is given
 with the reason why it is not complete, and nothing incomplete is ever taken for CLEAN or for witnessed.

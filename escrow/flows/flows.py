@@ -7,9 +7,9 @@ go; what they carry afterwards counts as joined in the middle.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from escrow.events import (  # fmt: skip
+from escrow.events import (
     Connection,
     Direction,
     Event,
@@ -26,13 +26,11 @@ from escrow.events import (  # fmt: skip
     TlsSlice,
     Unlinked,
 )
-from escrow.flows.body import Emit
 from escrow.flows.bounds import Bounds
-from escrow.flows.calls import CallStream
 from escrow.flows.conversation import Conversation
-from escrow.flows.hole import JOINED, Chunk, Hole
-from escrow.flows.http1 import REQUEST, SharedHeads
-from escrow.flows.http2 import PREFACE
+from escrow.flows.flow import TcpFlow, TlsFlow, joined, serves_by
+from escrow.flows.hole import JOINED, Hole
+from escrow.flows.http1 import SharedHeads
 from escrow.flows.stream import TcpStream
 from escrow.flows.unit import Unit
 
@@ -53,64 +51,23 @@ class Counts:
     holes: dict[str, int] = field(default_factory=dict)
 
 
-class _TcpFlow:
-    __slots__ = ("connection", "conversation", "key", "to_client", "to_server")
-
-    def __init__(self, connection: Connection, conversation: Conversation, bounds: Bounds) -> None:
-        self.connection = self.key = connection
-        self.conversation = conversation
-        self.to_client, self.to_server = TcpStream(bounds), TcpStream(bounds)
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing more comes. One end alone may have said so, and the other may still answer."""
-        return (self.to_client.ended and self.to_server.ended) or self.to_client.was_reset or self.to_server.was_reset
-
-    @property
-    def touched_ns(self) -> int:
-        return max(self.to_client.touched_ns, self.to_server.touched_ns)
-
-
-class _TlsFlow:
-    __slots__ = ("_emit", "connection", "conversation", "early", "read", "serves", "touched_ns", "write")
-
-    def __init__(self, object: TlsObject, heads: SharedHeads, bounds: Bounds, from_start: bool, emit: Emit) -> None:
-        self._emit = emit
-        self.conversation = Conversation(object, heads, bounds, self._linked)
-        self.read, self.write = CallStream(bounds, from_start=from_start), CallStream(bounds, from_start=from_start)
-        self.connection: Connection | None = None
-        self.serves: bool | None = None
-        self.early: list[tuple[TlsDirection, Chunk, int]] = []
-        """What came before it is known which end this is."""
-        self.touched_ns = 0
-
-    def _linked(self, unit: Unit) -> None:
-        self._emit(unit if self.connection is None else replace(unit, linked=self.connection))
-
-    def stream(self, direction: TlsDirection) -> CallStream:
-        return self.read if direction is TlsDirection.READ else self.write
-
-    def direction(self, direction: TlsDirection) -> Direction:
-        return _TO_SERVER if (direction is TlsDirection.READ) == self.serves else _TO_CLIENT
-
-
 class Flows:
     """See the module. `tick` is to be called some times a second, after everything recorded before was fed."""
 
     def __init__(self, bounds: Bounds | None = None) -> None:
         self.bounds = bounds or Bounds()
         self.counts = Counts()
-        self._tcp: dict[Connection, _TcpFlow] = {}
-        self._quick: dict[int, _TcpFlow] = {}
+        self._tcp: dict[Connection, TcpFlow] = {}
+        self._quick: dict[int, TcpFlow] = {}
         """By the identity of the connection's object (the decoder makes equal ones one): a third of the cost of comparing."""
-        self._tls: dict[TlsObject, _TlsFlow] = {}
+        self._tls: dict[TlsObject, TlsFlow] = {}
         self._heads = SharedHeads()
         self._out: list[Unit] = []
 
     def feed(self, events: Iterable[Event]) -> list[Unit]:
         """Take events in the order they were read; give what they complete."""
         quick = self._quick
-        flow: _TcpFlow | None = None
+        flow: TcpFlow | None = None
         stream: TcpStream | None = None
         direction, time_ns = _TO_SERVER, 0
         for event in events:  # what follows each other on one stream is read at once
@@ -139,7 +96,7 @@ class Flows:
     def tick(self, now_ns: int) -> list[Unit]:
         """Time has passed: holes become gaps, ended flows go."""
         kept = history = 0
-        over: list[_TcpFlow] = []
+        over: list[TcpFlow] = []
         for flow in self._tcp.values():
             for direction, stream in ((_TO_SERVER, flow.to_server), (_TO_CLIENT, flow.to_client)):
                 stream.tick(now_ns)
@@ -174,7 +131,7 @@ class Flows:
 
     # --- TCP ---
 
-    def _tcp_flow(self, connection: Connection, event: TcpSlice | TcpGap) -> _TcpFlow:
+    def _tcp_flow(self, connection: Connection, event: TcpSlice | TcpGap) -> TcpFlow:
         flow = self._tcp.get(connection)
         if flow is not None and isinstance(event, TcpSlice) and event.flags & TcpFlags.SYN and event.direction is _TO_SERVER:
             if flow.to_server.is_new(event.sequence):
@@ -184,7 +141,7 @@ class Flows:
             if len(self._tcp) + len(self._tls) >= self.bounds.flows:
                 self._drop(event.time_ns)
             conversation = Conversation(connection, self._heads, self.bounds, self._out.append)
-            flow = self._tcp[connection] = _TcpFlow(connection, conversation, self.bounds)
+            flow = self._tcp[connection] = TcpFlow(connection, conversation, self.bounds)
             self._quick[id(connection)] = flow
             self.counts.flows += 1
         elif flow.key is not connection:
@@ -196,13 +153,13 @@ class Flows:
     def _drain(self, conversation: Conversation, direction: Direction, stream: TcpStream, time_ns: int) -> None:
         out, stream.out = stream.out, []
         if len(out) > 1 and conversation.in_step(direction):
-            out = _joined(out)
+            out = joined(out)
         for chunk in out:
             if type(chunk) is Hole:
                 self.counts.holes[chunk.why] = self.counts.holes.get(chunk.why, 0) + 1
             conversation.feed(direction, chunk, time_ns)
 
-    def _close(self, flow: _TcpFlow, time_ns: int) -> None:
+    def _close(self, flow: TcpFlow, time_ns: int) -> None:
         for direction, stream in ((_TO_SERVER, flow.to_server), (_TO_CLIENT, flow.to_client)):
             stream.close()
             self._drain(flow.conversation, direction, stream, time_ns)
@@ -248,17 +205,17 @@ class Flows:
                 each.read.lost()
                 each.write.lost()
 
-    def _tls_flow(self, object: TlsObject, time_ns: int, *, from_start: bool) -> _TlsFlow:
+    def _tls_flow(self, object: TlsObject, time_ns: int, *, from_start: bool) -> TlsFlow:
         flow = self._tls.get(object)
         if flow is None:
             if len(self._tcp) + len(self._tls) >= self.bounds.flows:
                 self._drop(time_ns)
-            flow = self._tls[object] = _TlsFlow(object, self._heads, self.bounds, from_start, self._out.append)
+            flow = self._tls[object] = TlsFlow(object, self._heads, self.bounds, from_start, self._out.append)
             flow.touched_ns = time_ns
             self.counts.flows += 1
         return flow
 
-    def _drain_tls(self, flow: _TlsFlow, end: TlsDirection, time_ns: int) -> None:
+    def _drain_tls(self, flow: TlsFlow, end: TlsDirection, time_ns: int) -> None:
         stream = flow.stream(end)
         out, stream.out = stream.out, []
         for chunk in out:
@@ -266,15 +223,15 @@ class Flows:
                 self.counts.holes[chunk.why] = self.counts.holes.get(chunk.why, 0) + 1
             if flow.serves is None:
                 flow.early.append((end, chunk, time_ns))
-                serves = _serves(flow.early)
-                if serves is not None:
-                    self._role(flow, serves)
+                shown = serves_by(flow.early)
+                if shown is not None:
+                    self._role(flow, shown)
                 elif sum(len(each) for _, each, _ in flow.early if isinstance(each, bytes)) > _ROLE_BYTES:
                     flow.early = [(end, Hole(None, JOINED), time_ns) for end in TlsDirection]
             else:
                 flow.conversation.feed(flow.direction(end), chunk, time_ns)
 
-    def _role(self, flow: _TlsFlow, serves: bool) -> None:
+    def _role(self, flow: TlsFlow, serves: bool) -> None:
         """It is known which end the object is."""
         flow.serves = serves
         early, flow.early = flow.early, []
@@ -325,38 +282,9 @@ class Flows:
         return out
 
 
-def _touched(flow: _TcpFlow) -> int:
+def _touched(flow: TcpFlow) -> int:
     return flow.touched_ns
-
-
-def _joined(chunks: list[Chunk]) -> list[Chunk]:
-    """The same, neighbouring bytes as one."""
-    found: list[Chunk] = []
-    run: list[bytes] = []
-    for chunk in chunks:
-        if isinstance(chunk, bytes):
-            run.append(chunk)
-        else:
-            if run:
-                found.append(b"".join(run))
-                run = []
-            found.append(chunk)
-    if run:
-        found.append(b"".join(run))
-    return found
 
 
 def _age(entry: tuple[int, Connection | TlsObject]) -> int:
     return entry[0]
-
-
-def _serves(early: list[tuple[TlsDirection, Chunk, int]]) -> bool | None:
-    """Which end a TLS object is, by how either direction begins; None where that does not show."""
-    for end in TlsDirection:
-        chunks = [chunk for each, chunk, _ in early if each is end and isinstance(chunk, bytes)]
-        for first in (b"".join(chunks), *chunks):
-            if first.startswith(PREFACE[:14]) or REQUEST.match(first):
-                return end is TlsDirection.READ
-            if first.startswith(b"HTTP/1.") or (len(first) >= 9 and first[3] == 4 and first[5:9] == bytes(4)):
-                return end is TlsDirection.WRITE
-    return None

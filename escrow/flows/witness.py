@@ -17,81 +17,13 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field, replace
-from enum import Enum
 
-from escrow.events import Connection, Direction, Endpoint, Linked, Lost, TlsObject, Unlinked
+from escrow.events import Connection, Direction, Linked, Lost, TlsObject, Unlinked
 from escrow.flows.digest import digest
 from escrow.flows.hole import ENDED
+from escrow.flows.notes import Accepted, Closed, Dialed, Note, Released
+from escrow.flows.outcome import Bypass, Outcome, Unsure, Why
 from escrow.flows.unit import Source, Unit, UnitKind
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """The gate accepted a client's connection. opaque: it speaks TLS on it, so that the socket filter reads nothing."""
-
-    connection: Connection
-    opaque: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Dialed:
-    """The gate opened a connection to the server. To be noted before its first byte is sent."""
-
-    connection: Connection
-    opaque: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Released:
-    """The gate sends a message: a whole body that is not empty, or an event's data. `digest` is `escrow.flows.digest.digest` of its bytes."""
-
-    digest: bytes
-    connection: Connection
-    direction: Direction
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """The gate closed a connection, or it was closed."""
-
-    connection: Connection
-
-
-Note = Accepted | Dialed | Released | Closed
-
-
-class Why(Enum):
-    """Of a bypass: NOT_RELEASED, UNKNOWN_CONNECTION, OPAQUE. Of what is unsure: the rest."""
-
-    NOT_RELEASED = "a message was seen that the gate did not release"
-    UNKNOWN_CONNECTION = "bytes were seen on a connection that the gate did not make or accept"
-    OPAQUE = "TLS was seen on a connection on which the gate speaks plainly"
-    INCOMPLETE = "a message was not seen whole"
-    UNLINKED = "it is not known on which connection a TLS object of the server speaks"
-    LOST = "records of the taps were lost"
-    FORGOTTEN = "more was released on a connection than is remembered"
-
-
-@dataclass(frozen=True, slots=True)
-class Bypass:
-    """Something passed the gate by. unit: what was seen, for the first of its connection's where the connection itself is the bypass."""
-
-    why: Why
-    unit: Unit
-    digest: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Unsure:
-    """It cannot be told whether something passed the gate by. text: more, in our words; records: how many, where they were lost."""
-
-    why: Why
-    unit: Unit | None
-    text: str = ""
-    records: int = 0
-
-
-Outcome = Bypass | Unsure
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,12 +253,3 @@ class Witness:
     def _unsure(self, outcome: Unsure) -> None:
         self.tally.unsure += 1
         self.out.append(outcome)
-
-
-def connection_of(client: tuple[str, int], server: tuple[str, int]) -> Connection:
-    """The connection between two addresses as sockets give them; IPv4-mapped ones as IPv4, as the taps write them."""
-    return Connection(Endpoint(_plain(client[0]), client[1]), Endpoint(_plain(server[0]), server[1]))
-
-
-def _plain(address: str) -> str:
-    return address.removeprefix("::ffff:") if "." in address else address

@@ -19,9 +19,10 @@ from escrow.events import Connection, Direction, TcpFlags
 from escrow.flows.bounds import Bounds
 from escrow.flows.digest import digest
 from escrow.flows.flows import Flows
+from escrow.flows.notes import Accepted, Released
 from escrow.flows.reading import Reading
 from escrow.flows.stream import TcpStream
-from escrow.flows.witness import Accepted, Released, Witness
+from escrow.flows.witness import Witness
 from tests.bench.figure import Figure, figure
 
 GOAL = 500_000.0

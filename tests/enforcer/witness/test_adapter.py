@@ -13,8 +13,8 @@ from escrow.evidence.canonical import decode, encode
 from escrow.flows.digest import digest
 from escrow.flows.doors import Door, Family, Snapshot, Visit
 from escrow.flows.messages import Message, Rpc
+from escrow.flows.notes import Accepted, Released
 from escrow.flows.observed import observed
-from escrow.flows.witness import Accepted, Released
 from escrow.trace import Traces, record_of
 from escrow.verdict import Finding, Verdict
 from tests.escrow.flows.traffic import DOWN, PROCESS, UP, Talk, answer, connection, post, tls_calls, tls_object

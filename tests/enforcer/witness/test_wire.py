@@ -15,7 +15,7 @@ from enforcer.witness import Alarm, WitnessAdapter
 from escrow.events import Direction
 from escrow.flows.digest import digest
 from escrow.flows.messages import Message, Rpc
-from escrow.flows.witness import Accepted, Closed, Released, connection_of
+from escrow.flows.notes import Accepted, Closed, Released, connection_of
 from escrow.sse import Event, encode
 from tests.enforcer.helper.world import Net, net
 from tests.enforcer.witness.wire import Capture

@@ -11,9 +11,10 @@ from escrow.events import Event, Linked, Lost, TcpFlags, TcpGap, TcpSlice, TlsCl
 from escrow.flows.bounds import Bounds
 from escrow.flows.flows import Flows
 from escrow.flows.http2 import PREFACE
+from escrow.flows.notes import Accepted
 from escrow.flows.reading import Reading
 from escrow.flows.unit import UnitKind
-from escrow.flows.witness import Accepted, Witness
+from escrow.flows.witness import Witness
 from tests.escrow.flows.test_http2 import SPOKEN
 from tests.escrow.flows.traffic import DOWN, UP, Talk, answer, chunk, connection, post, slice_of, stream, tls_object
 

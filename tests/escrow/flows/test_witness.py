@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from escrow.events import Connection, Endpoint, Event, Linked, Lost, TcpSlice, TlsDirection, TlsOpened, Unlinked
 from escrow.flows.digest import digest
 from escrow.flows.flows import Flows
-from escrow.flows.witness import Accepted, Bypass, Closed, Dialed, Note, Outcome, Released, Unsure, Why, Windows, Witness, connection_of
+from escrow.flows.notes import Accepted, Closed, Dialed, Note, Released, connection_of
+from escrow.flows.outcome import Bypass, Outcome, Unsure, Why
+from escrow.flows.witness import Windows, Witness
 from escrow.sse import Event as Said
 from escrow.sse import encode
 from tests.escrow.flows.traffic import DOWN, PROCESS, UP, Talk, answer, connection, opening, post, slice_of, stream, tls_calls, tls_object
