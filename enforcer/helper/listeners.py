@@ -30,6 +30,9 @@ def gate() -> tuple[socket.socket, ...]:
             if family == socket.AF_INET6:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             listener.bind((address, 0))
+            # A steered connection's own port is the guarded one. Inherited from here, this lets a server that was restarted bind it again
+            # while clients are connected to the gate (inet_csk_bind_conflict; servers set it themselves). After bind: our port is ours alone.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         except OSError as error:
             listener.close()
             if error.errno == errno.EADDRNOTAVAIL:  # the namespace has no such protocol, or switched it off

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.faults import world
+from tests.faults.upstream import CLEAN
 from tests.faults.world import Client, Upstream, control, items, new_item, processes, request, until
 from tests.real import gate as gates
 from tests.real.conftest import FULL
@@ -141,6 +142,7 @@ def kill(gate: Gate, server: Upstream, victim: str) -> None:
     if victim == "upstream":
         server.kill()
         server.start()
+        until(lambda: CLEAN.encode() in world.ask_once(gate.port, "clean"), "the server does not come back")  # steered, only the gate can tell
         return
     dead = until(lambda: processes(gate, victim), f"there is no {victim}")
     old = set(dead)

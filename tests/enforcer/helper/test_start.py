@@ -459,3 +459,17 @@ def test_the_helper_keeps_no_copy_of_the_gates_sockets(guarded: Net, server: Ser
     until(lambda: "worker 2 started" in instance.facts())
     # Two are shared: the sock_diag sockets, kept for the next daemon. A worker's is, until it has been passed on.
     until(lambda: len(sockets(instance.pid) & sockets(instance.daemon())) == 2)
+
+
+def test_a_server_comes_back_on_its_port_while_clients_are_connected_to_the_gate(guarded: Net, server: Server, start: Start) -> None:
+    start()
+    with guarded.connect("127.0.0.1", PORT) as client:
+        client.sendall(b"stay\n")
+        assert client.recv(100).startswith(b"gate ")
+        server.close()
+        again = Server(guarded, PORT)  # raises "address in use" where the gate's connections keep the port
+        try:
+            assert guarded.ask("127.0.0.1", PORT)[0].startswith("gate ")
+            assert again.accepted == 1
+        finally:
+            again.close()
