@@ -24,11 +24,12 @@ READY_S = 60
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """Somewhere to send the load. process: the relay's, with all its descendants; None where there is no relay."""
+    """Somewhere to send the load. process: the relay's, with all its descendants; None where there is no relay. server: the upstream's."""
 
     name: str
     port: int
     process: int | None
+    server: int
 
 
 def compile_c(name: str) -> Path:
@@ -60,23 +61,23 @@ def cpu_seconds(process: int) -> float:
 
 
 @contextmanager
-def upstream(directory: Path) -> Iterator[int]:
-    """The C server; gives its port."""
+def upstream(directory: Path) -> Iterator[tuple[int, int]]:
+    """The C server; gives its port and process."""
     port = free_port()
     program = Program([str(compile_c("upstream")), str(port), str(SMALL_BYTES), str(BIG_BYTES)], directory / f"upstream-{port}")
     try:
         program.wait_listening(port)
-        yield port
+        yield port, program.process.pid
     finally:
         program.kill()
 
 
 @contextmanager
-def _relay(name: str, command: list[str], port: int, directory: Path) -> Iterator[Contender]:
+def _relay(name: str, command: list[str], port: int, server: int, directory: Path) -> Iterator[Contender]:
     program = Program(command, directory / name)
     try:
         program.wait_listening(port)
-        yield Contender(name, port, program.process.pid)
+        yield Contender(name, port, program.process.pid, server)
     finally:
         program.kill()
 
@@ -116,7 +117,7 @@ def _until_released(port: int, path: str) -> None:
 
 
 @contextmanager
-def holdfast(name: str, arguments: list[str], port: int, directory: Path) -> Iterator[Contender]:
+def holdfast(name: str, arguments: list[str], port: int, server: int, directory: Path) -> Iterator[Contender]:
     """A Holdfast that has seen what the upstream answers."""
     own = directory / name
     own.mkdir()
@@ -130,7 +131,7 @@ def holdfast(name: str, arguments: list[str], port: int, directory: Path) -> Ite
             time.sleep(0.05)
         for path in ("/mcp", "/big"):
             _until_released(port, path)
-        yield Contender(name, port, program.process.pid)
+        yield Contender(name, port, program.process.pid, server)
     finally:
         program.process.terminate()
         try:
@@ -154,15 +155,15 @@ def contenders(directory: Path) -> Iterator[list[Contender]]:
         if where is None or not Path(where).exists():
             raise RuntimeError(f"{needed} is not installed: run `make bench`, which installs it")
     with ExitStack() as stack:
-        target = stack.enter_context(upstream(directory))
-        started = [Contender("direct", target, None)]
+        target, server = stack.enter_context(upstream(directory))
+        started = [Contender("direct", target, None, server)]
         for name, make in (("haproxy", _haproxy), ("mitmproxy", _mitmproxy)):
             command, port = make(target, directory)
-            started.append(stack.enter_context(_relay(name, command, port, directory)))
+            started.append(stack.enter_context(_relay(name, command, port, server, directory)))
         port = free_port()
         proxy = ["proxy", "--listen", f"127.0.0.1:{port}", "--upstream", f"http://127.0.0.1:{target}"]
-        started.append(stack.enter_context(holdfast("holdfast", proxy, port, directory)))
+        started.append(stack.enter_context(holdfast("holdfast", proxy, port, server, directory)))
         if os.geteuid() == 0:
-            steered = stack.enter_context(upstream(directory))
-            started.append(stack.enter_context(holdfast("holdfast-steered", ["start", "--port", str(steered)], steered, directory)))
+            steered, server = stack.enter_context(upstream(directory))
+            started.append(stack.enter_context(holdfast("holdfast-steered", ["start", "--port", str(steered)], steered, server, directory)))
         yield started

@@ -106,9 +106,9 @@ def run() -> list[Figure]:
         folder = Path(directory)
         (folder / "policy.toml").write_text(POLICY)
         port = free_port()
-        with upstream(folder) as target:
+        with upstream(folder) as (target, server):
             where = ["proxy", "--listen", f"127.0.0.1:{port}", "--upstream", f"http://127.0.0.1:{target}", "--policy", str(folder / "policy.toml")]
-            with holdfast("holdfast", where, port, folder) as contender:
+            with holdfast("holdfast", where, port, server, folder) as contender:
                 return asyncio.run(measure(contender, folder / "holdfast" / "run" / "control.sock"))
 
 

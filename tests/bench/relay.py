@@ -69,16 +69,22 @@ def neighbour(contender: Contender, seconds: float) -> Iterator[None]:
             beside.kill()
 
 
+def _pin(process: int, cores: set[int]) -> None:
+    for one in descendants(process):
+        subprocess.run(["taskset", "-a", "-c", "-p", ",".join(map(str, sorted(cores))), str(one)], check=True, capture_output=True)
+
+
 def cpu_us_per_request(contender: Contender, process: int) -> float:
-    """CPU time of the relay for one request at 16 connections, in microseconds, the relay pinned to core 0."""
+    """CPU time of the relay for one request at 16 connections, in microseconds, the relay alone on core 0."""
     everywhere = os.sched_getaffinity(0)
-    for one in descendants(process):
-        subprocess.run(["taskset", "-a", "-c", "-p", "0", str(one)], check=True, capture_output=True)
+    other = max(everywhere)
+    _pin(process, {min(everywhere)})
+    _pin(contender.server, {other})
     before = cpu_seconds(process)
-    load = drive(contender, "/mcp", 16, CPU_S, core=max(everywhere))
+    load = drive(contender, "/mcp", 16, CPU_S, core=other)
     used = cpu_seconds(process) - before
-    for one in descendants(process):
-        subprocess.run(["taskset", "-a", "-c", "-p", ",".join(map(str, everywhere)), str(one)], check=True, capture_output=True)
+    _pin(process, everywhere)
+    _pin(contender.server, everywhere)
     return used / load.count * 1e6
 
 
