@@ -190,6 +190,7 @@ struct tls_object {
 
 struct tls_bio {
 	__u64 ssl;
+	__u64 number;	 /* of the object: a pointer that is used again is another */
 	__u32 direction; /* TLS_READ: carries what came from the peer; TLS_BOTH */
 	__u32 pad;
 };

@@ -322,9 +322,9 @@ static __always_inline int finish(__u64 function, __u32 direction, int result)
 	return 0;
 }
 
-static __always_inline void know_bio(__u64 ssl, __u64 bio, __u32 direction, const struct tls_record *head)
+static __always_inline void know_bio(__u64 ssl, __u64 number, __u64 bio, __u32 direction, const struct tls_record *head)
 {
-	struct tls_bio value = {.ssl = ssl, .direction = direction};
+	struct tls_bio value = {.ssl = ssl, .number = number, .direction = direction};
 	struct pointer_key key;
 
 	if (!bio)
@@ -340,9 +340,27 @@ static __always_inline int set_bios(__u64 ssl, __u64 read, __u64 write)
 
 	if (!set || !identify(set, &head) || !object_of(ssl, OPENED_BEFORE, &head, set))
 		return 0;
-	know_bio(ssl, read, read == write ? TLS_BOTH : TLS_READ, &head);
+	know_bio(ssl, head.number, read, read == write ? TLS_BOTH : TLS_READ, &head);
 	if (read != write)
-		know_bio(ssl, write, TLS_WRITE, &head);
+		know_bio(ssl, head.number, write, TLS_WRITE, &head);
+	return 0;
+}
+
+/* SSL_set_bio calls these, too: what it said stands. */
+static __always_inline int set_one_bio(__u64 ssl, __u64 bio, __u32 direction)
+{
+	struct tls_settings *set = settings();
+	struct tls_record head = {};
+	struct pointer_key key;
+	struct tls_bio *known;
+
+	if (!set || !identify(set, &head) || !object_of(ssl, OPENED_BEFORE, &head, set))
+		return 0;
+	make_key(&head, bio, &key);
+	known = bpf_map_lookup_elem(MAP(tls_bios), &key);
+	if (known && known->number == head.number && known->ssl == ssl && known->direction != direction)
+		direction = TLS_BOTH;
+	know_bio(ssl, head.number, bio, direction, &head);
 	return 0;
 }
 
@@ -375,7 +393,7 @@ static __always_inline void give_evidence(__u64 bio, __u32 written, __u64 buffer
 		return;
 	make_key(&head, known->ssl, &key);
 	object = bpf_map_lookup_elem(MAP(tls_objects), &key);
-	if (!object)
+	if (!object || object->number != known->number)
 		return;
 	/* A memory BIO is written by the one side and read by the other: both see the same bytes go the same way. */
 	head.direction = known->direction != TLS_BOTH ? known->direction : written ? TLS_WRITE : TLS_READ;
@@ -501,6 +519,18 @@ SEC("uprobe")
 int ssl_set_bio(struct pt_regs *ctx)
 {
 	return set_bios(PT_REGS_PARM1(ctx), PT_REGS_PARM2(ctx), PT_REGS_PARM3(ctx));
+}
+
+SEC("uprobe")
+int ssl_set_rbio(struct pt_regs *ctx)
+{
+	return set_one_bio(PT_REGS_PARM1(ctx), PT_REGS_PARM2(ctx), TLS_READ);
+}
+
+SEC("uprobe")
+int ssl_set_wbio(struct pt_regs *ctx)
+{
+	return set_one_bio(PT_REGS_PARM1(ctx), PT_REGS_PARM2(ctx), TLS_WRITE);
 }
 
 SEC("uprobe")

@@ -20,9 +20,11 @@ def taps(as_json: Json = False) -> None:
         render.print_json({"targets": targets, "hidden_processes": hidden})
         return
     for each in found:
-        mark = "[green]seen[/]    " if each.uncovered is None else "[yellow]not seen[/]"
+        mark = "[green]seen[/]    " if each.covered else "[yellow]not seen[/]"
         render.out.print(f"{mark} {escape(render.safe(each.path))} ({each.kind.value}), {len(each.pids)} processes", soft_wrap=True)
-        render.out.print(f"           {', '.join(each.covered) if each.uncovered is None else each.uncovered}", soft_wrap=True)
+        for line in (", ".join(each.covered), each.uncovered):
+            if line:
+                render.out.print(f"           {line}", soft_wrap=True)
     if hidden:
         render.out.print(f"{hidden} processes of other users could not be looked at: run as root.")
 

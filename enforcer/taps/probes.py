@@ -20,6 +20,8 @@ _WHOLE: dict[str, tuple[tuple[str, bool], ...]] = {
     "SSL_free": (("ssl_free", False),),
     "SSL_shutdown": (("ssl_shutdown", False),),
     "SSL_set_bio": (("ssl_set_bio", False),),
+    "SSL_set0_rbio": (("ssl_set_rbio", False),),
+    "SSL_set0_wbio": (("ssl_set_wbio", False),),
     "SSL_set_fd": (("ssl_set_fd", False),),
     "SSL_set_rfd": (("ssl_set_fd", False),),
     "SSL_set_wfd": (("ssl_set_fd", False),),

@@ -146,7 +146,7 @@ class TlsObjectState(ctypes.Structure):
 class TlsBio(ctypes.Structure):
     """struct tls_bio."""
 
-    _fields_ = (("ssl", u64), ("direction", u32), ("pad", u32))
+    _fields_ = (("ssl", u64), ("number", u64), ("direction", u32), ("pad", u32))
 
 
 class CallKey(ctypes.Structure):

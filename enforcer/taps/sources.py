@@ -21,6 +21,8 @@ PROGRAMS: dict[Source, dict[str, ProgramKind]] = {
         "ssl_free": "uprobe",
         "ssl_shutdown": "uprobe",
         "ssl_set_bio": "uprobe",
+        "ssl_set_rbio": "uprobe",
+        "ssl_set_wbio": "uprobe",
         "ssl_set_fd": "uprobe",
         "bio_write": "uprobe",
         "bio_read": "uprobe",

@@ -11,7 +11,7 @@ from enforcer.taps.target import UNCOVERED, TlsKind
 
 @dataclass(frozen=True, slots=True)
 class Surveyed:
-    """covered: functions of the file that can be probed. uncovered: why not, or None. pids: who has it mapped."""
+    """covered: functions of the file that can be probed. uncovered: what is not seen, or None. pids: who has it mapped."""
 
     path: str
     kind: TlsKind
@@ -44,4 +44,4 @@ def survey() -> tuple[list[Surveyed], int]:
         for file, (path, each) in found.items()
         if each.kind is not TlsKind.NOTHING
     ]
-    return sorted(listed, key=lambda each: (each.uncovered is not None, each.path)), hidden
+    return sorted(listed, key=lambda each: (not each.covered, each.path)), hidden

@@ -19,6 +19,8 @@ HOOKED = (
     "SSL_free",
     "SSL_shutdown",
     "SSL_set_bio",
+    "SSL_set0_rbio",
+    "SSL_set0_wbio",
     "SSL_set_fd",
     "SSL_set_rfd",
     "SSL_set_wfd",
@@ -46,6 +48,7 @@ class TlsKind(Enum):
 
 
 UNCOVERED = {
+    TlsKind.OPENSSL: "what a program sends through OpenSSL's SSL BIO (BIO_f_ssl), SSL_sendfile or QUIC is not seen",
     TlsKind.GNUTLS: "GnuTLS is not probed: what it carries is not seen",
     TlsKind.NSS: "NSS is not probed: what it carries is not seen",
     TlsKind.GO: "Go programs have TLS of their own, which is not probed: what they carry is not seen",

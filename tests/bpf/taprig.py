@@ -47,8 +47,10 @@ class Drained:
     def __init__(self, sources: list[Descriptors]) -> None:
         self.reader = Reader(sources)
         self.events: list[Event] = []
+        self.follow: Callable[[], object] = lambda: None
 
     def read(self) -> list[Event]:
+        self.follow()
         while True:
             found, more = self.reader.read(time.monotonic_ns())
             self.events += found
@@ -80,6 +82,7 @@ def both(scope: Scope, ports: tuple[int, ...] = (PORT,), ring_bytes: int = 32 <<
     tap = WireTap(ports, ring_bytes=ring_bytes)
     tls = TlsTaps(scope, ring_bytes=ring_bytes)
     drained = Drained([descriptors("tap", tap.loaded), descriptors("tls", tls.loaded)])
+    drained.follow = tls.follow
     try:
         tls.scan()
         yield tap, tls, drained

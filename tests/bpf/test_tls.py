@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from enforcer.kernel import libbpf
 from enforcer.taps.bcc import found as bcc_found
 from enforcer.taps.bcc import headers as bcc_headers
 from enforcer.taps.watch import Scope, TlsTaps
@@ -341,18 +342,18 @@ def test_where_returns_must_not_be_probed_writes_are_copied_at_entry_and_said_to
 
 
 def test_nothing_is_left_behind_by_a_kill() -> None:
-    def loaded() -> int:
-        return subprocess.run(["bpftool", "prog", "list"], capture_output=True, text=True, timeout=10, check=True).stdout.count("ssl_write_only")
-
-    before = loaded()
-    program = "from enforcer.taps.watch import *; t = TlsTaps(Scope()); t.scan(); print(len(t.targets), flush=True); input()"
+    program = (
+        "from enforcer.kernel.libbpf import prog_info\nfrom enforcer.taps.watch import *\nt = TlsTaps(Scope()); t.scan()\n"
+        "print(prog_info(t.loaded.programs['ssl_write_only']).id, flush=True); input()"
+    )
     holder = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert holder.stdout is not None
-    assert int(holder.stdout.readline()) > 0
-    assert loaded() == before + 1
+    loaded = int(holder.stdout.readline())
+    assert libbpf.prog_info_by_id(loaded) is not None
     holder.send_signal(signal.SIGKILL)
     holder.communicate()
     end = time.monotonic() + 10
-    while loaded() != before:
+    while libbpf.prog_info_by_id(loaded) is not None:
         assert time.monotonic() < end, "the programs outlived their process"
+        time.sleep(0.02)
     assert ctypes.CDLL("libssl.so.3").OPENSSL_init_ssl(0, None) == 1
