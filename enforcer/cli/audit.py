@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -30,6 +31,8 @@ audit = typer.Typer(no_args_is_help=True, help="The evidence log: what was judge
 
 Key = Annotated[str | None, typer.Option("--key", help="The log's public key, or a file with it, kept elsewhere (default: this machine's own).")]
 _SHOWN = ("tool", "ruling", "recorded", "state", "by", "why", "item", "what", "count", "unit", "change", "token", "canary", "before", "after", "mode", "server")
+_CHARS = 300
+"""Of a value that `tail` shows; --json has all of it."""
 
 
 @contextmanager
@@ -62,11 +65,17 @@ def tail(
 def _line(row: dict[str, Any] | None) -> str:
     if row is None:
         return "(an entry that cannot be read; see holdfast audit verify)"
-    said = [f"{name}={render.safe(str(row[name]))}" for name in _SHOWN if name in row]
+    said = [f"{name}={_value(str(row[name]))}" for name in _SHOWN if name in row]
     verdicts = row.get("verdicts")
     if isinstance(verdicts, list):
         said += [f"{render.safe(str(one.get('judge')))}:{render.safe(str(one.get('finding')))}" for one in verdicts if isinstance(one, dict)]
     return f"{row['seq']:>8}  {render.safe(row['at'])}  {render.safe(row['event']):13}  {'  '.join(said)}"
+
+
+def _value(text: str) -> str:
+    """Quoted where it could be taken for more than one value, and cut: names may be long, and the line goes on where the screen ends."""
+    shown = render.safe(text[:_CHARS] + (f"… ({len(text) - _CHARS} more)" if len(text) > _CHARS else ""))
+    return json.dumps(shown, ensure_ascii=False) if "  " in shown or "=" in shown or '"' in shown else shown
 
 
 @audit.command("verify")

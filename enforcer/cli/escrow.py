@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
+from rich.text import Text
 
 from enforcer.cli import render
 from enforcer.cli.places import Json, RuntimeDir, StateDir, control_socket
@@ -110,7 +111,7 @@ def tools_ls(as_json: Json = False, runtime: RuntimeDir = None, state: StateDir 
         render.print_json([{"name": row["name"], "state": row["state"]} for row in rows])
         return
     for row in rows:
-        render.out.print(f"{row['state']:8} {escape(render.safe(row['name']))}")
+        render.line(f"{row['state']:8} {escape(render.safe(row['name']))}")
 
 
 @tools.command("diff")
@@ -122,7 +123,7 @@ def tools_diff(as_json: Json = False, runtime: RuntimeDir = None, state: StateDi
     for row in rows if not as_json else ():
         old, new = (json.dumps(json.loads(row[key] or "null"), indent=2, sort_keys=True).splitlines() for key in ("trusted", "offered"))
         for line in difflib.unified_diff(old, new, "trusted", "offered", lineterm=""):
-            render.out.print(escape(render.safe(line)))
+            render.out.print(render.barred(Text(render.safe(line)), True))
     raise typer.Exit(1 if rows else 0)
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from enforcer.cli import explain, render
 from enforcer.cli.explain import origin_words, safe
@@ -116,7 +117,7 @@ def proposals(as_json: Json = False, runtime: RuntimeDir = None, state: StateDir
         _proposal(row)
     for row in rows:
         if row["state"] != "waiting":
-            render.out.print(f"[dim]{row['id']} of {safe(row['by'])}: {row['state']} by {safe(row['decided_by'])}: {safe(row['reason'] or '')}[/]")
+            render.said(f"[dim]{row['id']} of {safe(row['by'])}: {row['state']} by {safe(row['decided_by'])}: [/]", row["reason"] or "", style="dim")
     if not waiting:
         render.out.print("No proposal waits.")
 
@@ -153,12 +154,12 @@ def reject(
 
 def _proposal(row: dict[str, Any]) -> None:
     """What others wrote stands escaped behind a bar: no line of theirs can be taken for one of ours."""
-    render.out.print(f"[bold]{row['id']}[/]  by {safe(row['by'])}, {render.ago(row['at'])}: {safe(row['why'])}")
+    render.said(f"[bold]{row['id']}[/]  by {safe(row['by'])}, {render.ago(row['at'])}: ", row["why"])
     if row["unfit"] is not None:
         render.out.print(f"  [yellow]it does not go with the policy that runs now[/]: {safe(row['unfit'])}")
     for line in (row["diff"] or "").splitlines():
         style = {"+": "green", "-": "red"}.get(line[:1], "dim")
-        render.out.print(f"  │ [{style}]{safe(line)}[/]", soft_wrap=True)
+        render.out.print(render.barred(Text(render.safe(line), style), True))
 
 
 def _write(path: Path, text: str) -> None:

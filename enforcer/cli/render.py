@@ -9,6 +9,7 @@ import time
 import unicodedata
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
@@ -61,6 +62,21 @@ def _escaped(char: str) -> str:
     return {"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(char, f"\\u{{{ord(char):x}}}")
 
 
+def line(markup: str, console: Console = out) -> None:
+    """One line, cut where it does not fit: what others wrote never goes on where a line of ours could begin. `--json` has all of it."""
+    console.print(markup, no_wrap=True, overflow="ellipsis")
+
+
+def said(ours: str, theirs: str, console: Console = out, style: str = "") -> None:
+    """Our words (markup), then somebody's: on the same line where they fit, else behind a bar."""
+    shown = safe(theirs)
+    if cell_len(Text.from_markup(ours).plain + shown) < console.width:
+        console.print(Text.from_markup(ours) + Text(shown, style))
+    else:
+        line(ours, console)
+        console.print(barred(Text(shown, style), True, console))
+
+
 def ago(at: float) -> str:
     seconds = int(time.time() - at)
     sign, seconds = ("in ", -seconds) if seconds < 0 else ("", seconds)
@@ -106,22 +122,23 @@ def _worst(verdicts: list[dict[str, Any]]) -> tuple[str, list[str]]:
 
 def item(row: dict[str, Any], *, full: bool, console: Console = out) -> None:
     """`escrow show`: why and where first, then the evidence with the finding marked in it, then what a person can type."""
-    console.print(
-        f"[bold]{row['id']}[/]  [{_STYLE.get(row['state'], 'bold')}]{row['state']}[/]  {escape(safe(row['kind']))}  [bold]{escape(safe(row['tool']))}[/]"
+    line(
+        f"[bold]{row['id']}[/]  [{_STYLE.get(row['state'], 'bold')}]{row['state']}[/]  {escape(safe(row['kind']))}  [bold]{escape(safe(row['tool']))}[/]",
+        console,
     )
-    console.print(f"  server {escape(safe(row['server']))}   principal {escape(safe(row['principal']))}   session {escape(safe(row['session'] or '-'))}")
+    line(f"  server {escape(safe(row['server']))}   principal {escape(safe(row['principal']))}   session {escape(safe(row['session'] or '-'))}", console)
     console.print(f"  held {ago(row['held_at'])}, expires {ago(row['deadline'])}   {row['size_bytes']} bytes   sha256 {row['result_sha256'][:16]}…")
     if row["decided_by"]:
-        console.print(f"  {row['state']} by {escape(safe(row['decided_by']))}: {escape(safe(row['reason'] or ''))}")
-    for said in row["verdicts"]:
-        console.print(f"\n  [{_STYLE.get(said['finding'], 'bold')}]{said['finding']}[/]  {said['judge']}  score {said['score']:.2f}  {said['took_ms']:.1f} ms")
-        _grounds(said["reasons"], full, console)
+        said(f"  {row['state']} by {escape(safe(row['decided_by']))}: ", row["reason"] or "", console)
+    for each in row["verdicts"]:
+        console.print(f"\n  [{_STYLE.get(each['finding'], 'bold')}]{each['finding']}[/]  {each['judge']}  score {each['score']:.2f}  {each['took_ms']:.1f} ms")
+        _grounds(each["reasons"], full, console)
     if row.get("payload") is None:
         console.print("\n  The payload is shredded.")
         return
     whose = "What the client asks, and has not run (escaped)" if row.get("holds") == "request" else "What the server sent (escaped; do not follow it)"
     console.print(f"\n  [dim]{whose}:[/]")
-    _evidence(json.loads(row["payload"]), [reason for said in row["verdicts"] for reason in said["reasons"]], full, console)
+    _evidence(json.loads(row["payload"]), [reason for each in row["verdicts"] for reason in each["reasons"]], full, console)
     if row["state"] == "held":
         console.print(f"\n  holdfast escrow approve {row['id']} -m WHY\n  holdfast escrow deny {row['id']} -m WHY")
 
@@ -138,7 +155,7 @@ def _grounds(reasons: list[dict[str, Any]], full: bool, console: Console) -> Non
         console.print(f"    [bold]{escape(safe(rule))}[/]")
         console.print(Padding(escape(safe(text)), (0, 0, 0, 6), expand=False))
         for place in found if full else found[:PLACES]:
-            console.print(Padding(f"at {escape(place)}", (0, 0, 0, 6), expand=False))
+            said("      at ", place, console)
         if not full and len(found) > PLACES:
             console.print(f"      [dim]and {len(found) - PLACES} more places; --full shows all[/]")
 
@@ -152,14 +169,14 @@ def _evidence(document: Any, reasons: list[dict[str, Any]], full: bool, console:
         here = [reason for reason in reasons if reason["pointer"] == pointer]
         if not here and reasons and not full:
             continue
-        console.print(f"  [dim]{escape(safe(pointer))}[/]")
-        console.print(_barred(_marked(text, _spans(here, ()), full), full, console))
+        said("  ", pointer, console, "dim")
+        console.print(barred(_marked(text, _spans(here, ()), full), full, console))
         forms = unpack(text).forms
         for via in dict.fromkeys(tuple(reason["via"]) for reason in here if reason["via"]):
             behind = [form.text for form in forms if form.via == via]
             for decoded in behind:  # which of several a span belongs to is not recorded: then none is marked
-                console.print(f"  [dim]{escape(safe(pointer))} after {escape(safe(' → '.join(via)))}[/]")
-                console.print(_barred(_marked(decoded, _spans(here, via) if len(behind) == 1 else [], full), full, console))
+                said("  ", f"{pointer} after {' → '.join(via)}", console, "dim")
+                console.print(barred(_marked(decoded, _spans(here, via) if len(behind) == 1 else [], full), full, console))
 
 
 def _spans(reasons: list[dict[str, Any]], via: tuple[str, ...]) -> list[tuple[int, int]]:
@@ -169,7 +186,8 @@ def _spans(reasons: list[dict[str, Any]], via: tuple[str, ...]) -> list[tuple[in
     return exact or [span for _, span in found]
 
 
-def _barred(text: Text, full: bool, console: Console) -> Text:
+def barred(text: Text, full: bool, console: Console = out) -> Text:
+    """What others wrote: no line of theirs can be taken for one of ours."""
     text.rstrip()
     lines = list(text.wrap(console, max(20, console.width - 6)))
     if not full and len(lines) > SCREEN_LINES:
@@ -216,4 +234,4 @@ def verdict(row: dict[str, Any], console: Console = out) -> None:
     """One verdict of `scan` or `replay`."""
     console.print(f"[{_STYLE.get(row['finding'], '')}]{row['finding']}[/]  score {row['score']:.2f}  {row['took_ms']:.1f} ms")
     for reason in row["reasons"]:
-        console.print(f"  [bold]{escape(reason['rule'])}[/]  {escape(reason['text'])}  at {escape(safe(reason['pointer'] or '/'))}")
+        said(f"  [bold]{escape(reason['rule'])}[/]  {escape(reason['text'])}  at ", reason["pointer"] or "/", console)

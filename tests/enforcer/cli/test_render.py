@@ -56,6 +56,20 @@ def test_markup_of_others_is_text(text: str) -> None:
     assert text.replace("\\", "") in shown(text).replace("\\", "").replace("\n", "")
 
 
+@pytest.mark.parametrize("width", [40, 80, 160])
+def test_no_line_of_others_begins_where_one_of_ours_could(width: int) -> None:
+    buffer = io.StringIO()
+    console = Console(file=buffer, width=width, color_system=None, highlight=False, emoji=False, force_terminal=False)
+    for blanks in range(width):  # one of them reaches the edge
+        forged = row("x" + " " * blanks + "FORGED by root (uid 0)")
+        render.items([forged], console)
+        render.item(forged, full=True, console=console)
+        render.verdict(forged["verdicts"][0], console)
+        render.said("[bold]pp-1[/] by token x: ", forged["tool"], console)
+    assert "FORGED" in buffer.getvalue()
+    assert [line for line in buffer.getvalue().splitlines() if line.lstrip().startswith("FORGED")] == []
+
+
 def test_line_feeds_stay_only_where_they_are_asked_for() -> None:
     assert render.safe("a\nb") == "a\\nb" and render.safe("a\nb", lines=True) == "a\nb" and render.safe("a\r\nb", lines=True) == "a\\r\nb"
 

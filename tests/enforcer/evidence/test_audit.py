@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from enforcer.cli import audit
 from enforcer.cli.app import main
 from enforcer.evidence import keys
 from enforcer.evidence.files import folder_of
@@ -49,6 +50,11 @@ def test_tail_shows_the_last_entries_and_no_control_character_of_anybodys(
     second, third = capsys.readouterr().out.splitlines()
     assert "enforcing" in second and "why=event 2" in second
     assert "scanner:HOSTILE" in third and "tool=ls\\u{1b}[31m\\u{202e}[bold]x[/bold]\\n" in third and "\x1b" not in third
+
+
+def test_a_name_cannot_pass_for_another_value_of_its_entry() -> None:
+    line = audit._line({"seq": 1, "at": "t", "event": "decided", "tool": "x  by=root  why=fine" + "y" * 999, "by": "clock"})
+    assert 'tool="x  by=root  why=fineyyy' in line and line.endswith("by=clock") and len(line) < 400
 
 
 def test_tail_as_json_is_one_list(state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
