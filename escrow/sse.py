@@ -45,6 +45,8 @@ class Reader:
         self._buffer = bytearray()
         self._started = False
         self._searched = 0
+        self._after_cr = False
+        """Whether the line before ended with a CR, the last byte there was: a LF that follows belongs to it."""
         self._clear()
 
     def _clear(self) -> None:
@@ -61,6 +63,9 @@ class Reader:
         Raises:
             EventTooLarge: more than `max_event_bytes` without an event's end.
         """
+        if self._after_cr and chunk:
+            self._after_cr = False
+            chunk = chunk.removeprefix(b"\n")
         self._buffer += chunk
         if not self._started:
             if len(self._buffer) < 3 and b"\xef\xbb\xbf".startswith(bytes(self._buffer)):
@@ -71,8 +76,8 @@ class Reader:
         events: list[Event] = []
         at = 0
         while (found := _LINE.search(self._buffer, max(at, self._searched))) is not None:
-            if found.group() == b"\r" and found.end() == len(self._buffer):
-                break  # a LF may follow
+            # Not left until the next byte shows whether a LF follows: after a stream's last event none comes, and after another one late.
+            self._after_cr = found.group() == b"\r" and found.end() == len(self._buffer)
             line = bytes(self._buffer[at : found.start()])
             at = found.end()
             if line:
@@ -81,7 +86,7 @@ class Reader:
                 events.append(Event(self._name or "message", bytes(self._data), self._id, self._retry))
                 self._clear()
         del self._buffer[:at]
-        self._searched = max(0, len(self._buffer) - 1)  # a line of many chunks is searched once; a CR may stand at its end
+        self._searched = len(self._buffer)  # a line of many chunks is searched once
         if len(self._buffer) + len(self._data) > self._max:
             raise EventTooLarge("an event passes the bound")
         return events

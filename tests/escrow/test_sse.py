@@ -144,3 +144,14 @@ def test_empty_lines_of_data_cost_what_they_say_they_do() -> None:
         assert tracemalloc.get_traced_memory()[1] < 3 << 20
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("end", [b"\r", b"\n", b"\r\n"])
+def test_a_last_event_is_given_whatever_its_line_ends_are(end: bytes) -> None:
+    """With CR, it once waited for the byte after it: for ever, at a stream's end."""
+    raw = b"data: one" + end + end
+    assert whole(raw) == [Event("message", b"one")]
+    for cut in range(len(raw)):
+        reader = Reader(MAX)
+        events = [*reader.feed(raw[:cut]), *reader.feed(raw[cut:]), *reader.feed(b"\ndata: two\n\n")]
+        assert [event.data for event in events] == [b"one", b"two"], cut

@@ -6,7 +6,7 @@ import json
 import re
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -31,8 +31,8 @@ class Segment:
     after_s: float = 0.0
 
 
-Script = Callable[[Asked], Sequence[Segment] | None]
-"""What to send for a request; None ends the connection."""
+Script = Callable[[Asked], Iterable[Segment] | None]
+"""What to send for a request; None ends the connection, and so does an OSError raised on the way."""
 
 
 def json_answer(body: bytes, headers: bytes = b"") -> bytes:
@@ -84,7 +84,7 @@ class Scripted:
 
     def _talk(self, peer: socket.socket) -> None:
         buffer = b""
-        with suppress(OSError):
+        with peer, suppress(OSError):
             while True:
                 while b"\r\n\r\n" not in buffer:
                     got = peer.recv(65536)
