@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from enforcer.cli import audit, canary, doctor, escrow, judge, lock, policy, render, run, status, token
+from enforcer.cli import audit, canary, doctor, escrow, judge, lock, policy, render, run, status, taps, token
 from enforcer.control.client import Refused, Unreachable
 from escrow.policy import PolicyError
 
@@ -27,6 +27,7 @@ app.command()(run.test)
 app.command()(lock.lock)
 app.command()(lock.unlock)
 app.command()(doctor.doctor)
+app.command()(taps.taps)
 app.command()(judge.scan)
 app.command()(judge.verdicts)
 app.add_typer(escrow.escrow, name="escrow")

@@ -17,7 +17,7 @@ import pytest
 from enforcer.taps.bcc import found as bcc_found
 from enforcer.taps.bcc import headers as bcc_headers
 from escrow.events import Direction, Endpoint, Event, Lost, TcpFlags, TcpGap, TcpSlice
-from tests.bpf.taprig import PORT, Drained, cable, connections, ip4, ip6, namespace, stream, tcp, wire
+from tests.bpf.taprig import PORT, cable, connections, ip4, ip6, namespace, stream, tcp, wire
 
 pytestmark = pytest.mark.bpf
 
@@ -202,47 +202,46 @@ def test_both_loaders_give_the_same_events() -> None:
         assert len(plain(first.events)) > 30
 
 
-def test_a_confined_process_without_capabilities_reads_the_ring_it_was_handed() -> None:
-    """The daemon's user, seccomp and capabilities; only descriptors of the helper's."""
-    with wire() as (_tap, drained), cable() as send:
+def test_a_confined_process_without_capabilities_reads_the_rings_it_is_handed() -> None:
+    """The daemon's user, seccomp and capabilities; the descriptors come over a Unix socket once all that is in force."""
+    with wire() as (tap, _drained), cable() as send:
         send(ip4(tcp(b"for the daemon")), IP4)
-        told, tell = os.pipe()
+        helper, daemon = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         child = os.fork()
         if child == 0:
-            _read_confined(drained, tell)
-        os.close(tell)
-        assert select.select([told], [], [], 10)[0], "the child said nothing"
-        said = os.read(told, 1000)
+            _read_confined(daemon)
+        daemon.close()
+        with helper:
+            helper.settimeout(10)
+            assert helper.recv(100) == b"confined"
+            socket.send_fds(helper, [b"."], [tap.loaded.maps["tap_ring"], tap.loaded.maps["tap_counters"]])
+            assert helper.recv(100) == b"for the daemon, 1 captured; a file: Operation not permitted"
         assert os.waitpid(child, 0)[1] == 0
-        os.close(told)
-        assert said == b"for the daemon|Operation not permitted"
 
 
-def _read_confined(drained: Drained, tell: int) -> None:
+def _read_confined(channel: socket.socket) -> None:
     from enforcer.privilege import libc, syscalls
+    from enforcer.taps.reader import Descriptors, Reader
 
     try:
-        source = drained.reader._rings[0].fd, drained.reader.counts  # descriptors are inherited here; SCM_RIGHTS gives the same
         libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
         os.setgroups([])
         os.setresgid(65534, 65534, 65534)
         os.setresuid(65534, 65534, 65534)
         syscalls.allow_daemon()
-        from enforcer.taps.ring import Ring
-
-        again = Ring(source[0], 16 << 20)
+        channel.send(b"confined")
+        _data, (ring, counters), _flags, _address = socket.recv_fds(channel, 1, 2)
         with select.epoll() as waiting:
-            waiting.register(source[0], select.EPOLLIN)
+            waiting.register(ring, select.EPOLLIN)
             waiting.poll(0)
-        again.close()
-        events = drained.read()
+        reader = Reader([Descriptors("tap", ring, counters, 16 << 20)])
+        (seen,) = slices(reader.read(0)[0])
         try:
-            os.open("/etc/passwd2", os.O_RDONLY | os.O_CREAT)
-            why = "opened"
+            os.chown("/", 0, 0)
+            why = "was changed"
         except OSError as error:
             why = str(error.strerror)
-        why = "Operation not permitted" if why in ("Operation not permitted", "Permission denied") else why
-        os.write(tell, slices(events)[0].data + b"|" + why.encode())
+        channel.send(seen.data + b", %d captured; a file: %s" % (reader.counts()["tap"].captured, why.encode()))
         os._exit(0)
     finally:
         os._exit(1)
