@@ -26,6 +26,8 @@ from escrow.principal import Principal
 _MODERN = b"2026-07-28"
 _NAMED = frozenset({"tools/call", "prompts/get", "resources/read"})
 """Methods whose requests repeat the name in the header."""
+_LONGEST_NAME = 16 * 1024
+"""Characters of a method, a tool or a URI: the policy's globs are matched with it in the loop."""
 _ENCODED = re.compile(r"=\?base64\?(.*)\?=")
 """A name that no header can carry as it is (MCP 2026-07-28, "Streamable HTTP", `Mcp-Name`)."""
 
@@ -86,9 +88,13 @@ def read(head: Head, body: bytes, at: Place, server: str, policy: Policy) -> tup
     method, name = head.get(b"mcp-method"), head.get(b"mcp-name")
     if method is not None and method.decode("latin-1") != getattr(message, "method", None):
         raise BadMessage("the Mcp-Method header and the body disagree")
+    if len(getattr(message, "method", "")) > _LONGEST_NAME:
+        raise BadMessage("the method's name passes the bound")
     if not isinstance(message, jsonrpc.Request):
         return message, None
     call = call_of(message, server=server, principal=at.principal, session=at.session.name if at.session else None, transport=at.transport)
+    if len(call.name) > _LONGEST_NAME:
+        raise BadMessage("the name of what it asks for passes the bound")
     if name is not None and message.method in _NAMED and _decoded(name) != call.name:
         raise BadMessage("the Mcp-Name header and the body disagree")
     return message, call

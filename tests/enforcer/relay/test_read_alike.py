@@ -31,6 +31,18 @@ async def test_nor_is_the_server(tmp_path: Path) -> None:
         assert b"utf-7" not in rig.server.asked[0].head and b"charset=utf-8" in rig.server.asked[1].head
 
 
+@pytest.mark.parametrize("body", [
+    {"id": 1, "method": "tools/call", "params": {"name": "x" * 20_000}},
+    {"id": 1, "method": "resources/read", "params": {"uri": "file:///" + "x" * 20_000}},
+    {"id": 1, "method": "x" * 20_000},
+    {"method": "x" * 20_000},
+])  # fmt: skip
+async def test_names_that_are_megabytes_meet_no_glob(body: dict[str, object], tmp_path: Path) -> None:
+    async with gate(tmp_path, QUICK) as rig:
+        response = await rig.ask(post({"jsonrpc": "2.0", **body}))
+        assert response.status == 400 and "passes the bound" in response.json["error"]["message"] and rig.server.asked == []
+
+
 ELSEWHERE = [
     b"http://198.51.100.7/mcp",
     b"//198.51.100.7/mcp",
