@@ -13,7 +13,11 @@ from enforcer.relay import asking
 from enforcer.relay.context import Context
 from enforcer.relay.exchange import Exchange
 from enforcer.relay.head import response_head
+from enforcer.relay.noting import link
 from escrow import answers
+from escrow.events import Connection, Direction
+from escrow.flows.digest import digest
+from escrow.flows.notes import Accepted, Closed, Released
 from escrow.http.head import BadMessage, Head
 from escrow.http.wire import End, Wire
 from escrow.principal import Principal
@@ -50,6 +54,7 @@ class Client(asyncio.Protocol):
         "deadline",
         "exchange",
         "gone",
+        "link",
         "local",
         "lost",
         "paused",
@@ -61,6 +66,8 @@ class Client(asyncio.Protocol):
         self.transport: asyncio.Transport
         self.local = ""
         """The address that the client came to."""
+        self.link: Connection | None = None
+        """As the witness knows it; None where there is no witness."""
         self._peer: Principal | None = None
         self.exchange: Exchange | None = None
         self.gone = self.lost = self.paused = False
@@ -89,6 +96,11 @@ class Client(asyncio.Protocol):
         if not self.lost:
             self.context.upstream.outbox.write(self.transport, data)
 
+    def released(self, data: bytes) -> None:
+        """A whole body, or an event's data, is about to be written."""
+        if self.link is not None and self.context.note is not None:
+            self.context.note(Released(digest(data), self.link, Direction.TO_CLIENT))
+
     def _close(self) -> None:
         """After everything was sent."""
         self.context.upstream.outbox.flush()
@@ -98,6 +110,7 @@ class Client(asyncio.Protocol):
         """The request cannot be taken on: say so, and end the connection."""
         self.context.custody.unreadable("request")
         text = answers.error(None, answers.UNREADABLE, f"Holdfast: {error}.")
+        self.released(text)
         self.write(response_head(error.status, ((b"content-type", b"application/json"),), length=len(text), keep_alive=False) + text)
         self.exchange = None
         if self.lost:
@@ -144,6 +157,9 @@ class Client(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         name = transport.get_extra_info("sockname")
         self.local = str(name[0])
+        if self.context.note is not None and (known := link(transport.get_extra_info("peername"), name)) is not None:
+            self.link = known
+            self.context.note(Accepted(known, transport.get_extra_info("ssl_object") is not None))
         self.deadline = self._listener.now() + self.context.policy.bounds.head_s
         if not self._listener.admit(self, name[1]):
             self._lingering = True
@@ -177,6 +193,8 @@ class Client(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.gone = self.lost = True
+        if self.link is not None and self.context.note is not None:
+            self.context.note(Closed(self.link))
         if self.exchange is not None:
             self.exchange.client_gone()
         if self.exchange is None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from enforcer.custody import Custody
 from enforcer.relay.identity import Identity
+from enforcer.relay.noting import NoteTaker
 from enforcer.relay.responder import Responder
 from enforcer.relay.sessions import Sessions
 from enforcer.relay.upstream import Upstream
@@ -18,7 +19,7 @@ from escrow.policy import Policy
 
 @dataclass(slots=True)
 class Context:
-    """See the module. heads: those of clients' requests."""
+    """See the module. heads: those of clients' requests. note: the witness's; None where there is none."""
 
     policy: Policy
     server: str
@@ -31,6 +32,7 @@ class Context:
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     stopping: bool = False
     """What is held stays held: nobody is said to have left."""
+    note: NoteTaker | None = None
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something that takes its time; it is cancelled when the relay stops."""

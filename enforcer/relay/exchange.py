@@ -167,6 +167,8 @@ class Exchange:
 
     def write(self, head: bytes, body: bytes) -> None:
         self.answered = True
+        if body:
+            self.client.released(body)
         if len(body) <= IN_LOOP:
             self.client.write(head + body)
         else:

@@ -30,6 +30,7 @@ class Sink(Protocol):
         ...
 
     def write(self, data: bytes) -> None: ...
+    def released(self, data: bytes) -> None: ...
 
 
 def unacknowledged(transport: asyncio.Transport) -> int | None:
@@ -79,6 +80,8 @@ class ClientStream:
         """Write an event with the next `flush`. False where the stream is over."""
         if self.closed:
             return False
+        if event.data:
+            self.sink.released(event.data)
         data = encode(event)
         self._out.append(b"%x\r\n%b\r\n" % (len(data), data))
         return True

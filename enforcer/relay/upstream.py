@@ -8,7 +8,12 @@ import ssl
 from collections.abc import Awaitable, Callable
 from typing import Protocol, cast
 
+from enforcer.relay.noting import NoteTaker, link
 from enforcer.relay.outbox import Outbox
+from escrow import events as seen
+from escrow.flows.digest import digest
+from escrow.flows.notes import Closed as LinkClosed
+from escrow.flows.notes import Dialed, Released
 from escrow.http.head import BadMessage, Head
 from escrow.http.wire import Closed, End, Heads, Wire
 
@@ -45,8 +50,9 @@ class Asker(Protocol):
 class Connection(asyncio.Protocol):
     """One connection to the server: one request at a time."""
 
-    def __init__(self, upstream: Upstream, key: str) -> None:
-        self.upstream, self.key = upstream, key
+    def __init__(self, upstream: Upstream, key: str, known: seen.Connection | None = None) -> None:
+        """known: as the witness knows it; None where there is no witness."""
+        self.upstream, self.key, self._link = upstream, key, known
         self.wire = Wire(upstream.heads, client=False, max_head_bytes=upstream.max_head_bytes)
         self.asker: Asker | None = None
         self.idle_since = 0.0
@@ -59,7 +65,9 @@ class Connection(asyncio.Protocol):
     def ask(self, asker: Asker, head: bytes, body: bytes) -> None:
         """Send a request; its answer comes to the asker."""
         self.asker = asker
-        outbox = self.upstream.outbox
+        outbox, note = self.upstream.outbox, self.upstream.note
+        if body and note is not None and self._link is not None:
+            note(Released(digest(body), self._link, seen.Direction.TO_SERVER))
         if len(body) <= _TOGETHER:
             outbox.write(self.transport, head + body)
         else:
@@ -116,6 +124,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.upstream.forget(self)
+        if self._link is not None and self.upstream.note is not None:
+            self.upstream.note(LinkClosed(self._link))
         if self.asker is not None:
             asker, self.asker = self.asker, None
             asker.server_lost()
@@ -162,6 +172,8 @@ class Upstream:
     def __init__(self, opener: Opener, max_head_bytes: int, connect_s: float, tls: ssl.SSLContext | None = None, hostname: str | None = None) -> None:
         self._open, self.max_head_bytes, self._connect_s = opener, max_head_bytes, connect_s
         self._tls, self._hostname = tls, hostname
+        self.note: NoteTaker | None = None
+        """The witness's; None where there is none."""
         self.heads = Heads()
         self.outbox = Outbox()
         self._idle: dict[str, list[Connection]] = {}
@@ -186,8 +198,11 @@ class Upstream:
         try:
             async with asyncio.timeout(self._connect_s):
                 sock = await self._open(client.get_extra_info("socket"))
+                known = None if self.note is None else link(sock.getsockname(), sock.getpeername())
+                if known is not None and self.note is not None:
+                    self.note(Dialed(known, self._tls is not None))
                 name = self._hostname if self._tls else None
-                _, connection = await loop.create_connection(lambda: Connection(self, key), sock=sock, ssl=self._tls, server_hostname=name)
+                _, connection = await loop.create_connection(lambda: Connection(self, key, known), sock=sock, ssl=self._tls, server_hostname=name)
         except BaseException as error:
             if sock is not None:
                 sock.close()
