@@ -45,7 +45,7 @@ def why_own(of: str, caller: Caller) -> str | None:
     item = _LOCAL.fullmatch(of)
     for named in caller.token.acts_as:
         acts = _LOCAL.fullmatch(named)
-        if of == named or (item and acts and acts[2] is None and item[1] == acts[1]):
+        if _spelt(of) == _spelt(named) or (item and acts and acts[2] is None and item[1] == acts[1]):
             return "the call was made by a principal that this token acts as"
     if of == caller.credential:
         return "the call was made with this same token"
@@ -67,6 +67,12 @@ def _same_process(uid: int, cgroup: str | None, caller: Caller) -> str | None:
     if cgroup is not None and caller.process[1] is not None and caller.process[1] == int(cgroup):
         return "the call was made from this same control group"
     return None
+
+
+def _spelt(of: str) -> str:
+    """A principal with one spelling for its address: a person types it, and a listener on both families sees IPv4 as IPv6."""
+    kind, _, value = of.partition(":")
+    return f"address:{_plain(value)}" if kind == "address" else of
 
 
 def _plain(text: str) -> str:
