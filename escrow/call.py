@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -76,15 +76,15 @@ class Call:
     method: str
     name: str
     args_sha256: str
+    identity: tuple[str, str, str, str, str] = field(init=False, repr=False, compare=False)
+    """What makes a later call a retry of this one: server, principal, method, name, digest of the arguments."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "identity", (self.server, str(self.principal), self.method, self.name, self.args_sha256))
 
     @property
     def kind(self) -> Kind:
         return _KINDS.get(self.method, Kind.OTHER)
-
-    @property
-    def identity(self) -> tuple[str, str, str, str, str]:
-        """What makes a later call a retry of this one: server, principal, method, name, digest of the arguments."""
-        return (self.server, str(self.principal), self.method, self.name, self.args_sha256)
 
 
 def call_of(request: Request, *, server: str, principal: Principal, session: str | None, transport: Transport) -> Call:

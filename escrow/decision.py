@@ -43,6 +43,9 @@ class Decision:
     would_have: Ruling | None = None
 
 
+_RELEASED = Decision(Ruling.RELEASE, "scanner only")
+
+
 def decide(
     verdicts: tuple[Verdict, ...],
     required: frozenset[str],
@@ -69,12 +72,14 @@ def decide(
     """
     if any(verdict.judge in NEVER_TRIED and verdict.finding is not Finding.CLEAN for verdict in verdicts):
         trial = False
+    if verdicts and all(verdict.finding is Finding.CLEAN for verdict in verdicts) and required <= {verdict.judge for verdict in verdicts}:
+        return _RELEASED
     finding = worst(verdicts)
     if finding is Finding.CLEAN and not required <= {verdict.judge for verdict in verdicts}:
         finding = Finding.UNSURE
     match finding:
         case Finding.CLEAN:
-            return Decision(Ruling.RELEASE, "scanner only")
+            return _RELEASED
         case Finding.UNSURE:
             ruling = _ruling(on_unsure, trial)
         case Finding.HOSTILE:
@@ -110,6 +115,8 @@ def decide_arguments(
     The verdict of the judge "taint" is taken apart from the others and meets `taint` instead; that it is not there is no fault. The
     stricter of the two counts.
     """
+    if len(verdicts) == 1 and outgoing != "off" and verdicts[0].finding is Finding.CLEAN and verdicts[0].judge != "taint":
+        return _RELEASED  # what nearly every call meets; the same by the table
     tainted = tuple(verdict for verdict in verdicts if verdict.judge == "taint")
     others = tuple(verdict for verdict in verdicts if verdict.judge != "taint")
     decisions = []

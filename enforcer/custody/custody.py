@@ -289,7 +289,7 @@ class Custody(People):
         """A list of tools without those that the policy denies."""
         if not self.policy.tools.deny or not listed(arrival):
             return arrival
-        return replace(arrival, message=without(arrival.message, self.policy.denies))
+        return arrival._replace(message=without(arrival.message, self.policy.denies))
 
     def _release(self, arrival: Arrival, heard: Heard, decision: Decision) -> Outgoing:
         self.records.judged(arrival, heard.verdicts, decision, "released", self.policy)

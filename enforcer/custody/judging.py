@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from enforcer.custody.definitions import Definitions, begins
 from enforcer.custody.traffic import Arrival
@@ -52,8 +53,7 @@ class Judges:
     """Whether the jury is to be asked about a message of which the scanner says this."""
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
+class Heard(NamedTuple):
     """All that was said of one message."""
 
     verdicts: Verdicts

@@ -166,8 +166,21 @@ class Records:
                 policy.evidence.content,
             )
         )  # fmt: skip
-        shown = {"outcome": outcome, "recorded": recorded, "item": item, "direction": direction, "kind": kind, "tool": tool[:512]}
-        self._publish(position, {**shown, "server": server, "principal": principal, "session": session, "verdicts": verdicts})
+        self._publish(
+            position,
+            {
+                "outcome": outcome,
+                "recorded": recorded,
+                "item": item,
+                "direction": direction,
+                "kind": kind,
+                "tool": tool[:512],
+                "server": server,
+                "principal": principal,
+                "session": session,
+                "verdicts": verdicts,
+            },
+        )
 
     def _publish(self, position: int | None, record: dict[str, Any]) -> None:
         """id: the number of its entry, from 0; empty for what has none of its own."""

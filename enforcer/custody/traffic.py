@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from escrow import jsonrpc
 from escrow.answers import Why
@@ -11,8 +12,7 @@ from escrow.call import Call, Kind, Transport
 from escrow.principal import Principal
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(NamedTuple):
     """A message from the server, on its way to a client.
 
     call: the client request it answers; None for a server's own request, a notification, or an answer nobody asked for.
@@ -67,8 +67,7 @@ class Running:
     over: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(NamedTuple):
     """What goes to the client: a message's bytes, or None for nothing. why: None for a release.
 
     proceed: the held *request* may go on now: tell its ticket `delivered`, then send it to the server as this call.

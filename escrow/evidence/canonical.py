@@ -16,7 +16,7 @@ import rfc8785
 
 from escrow.evidence.commitment import Salts, commit
 from escrow.evidence.entry import MAX_CONTENT, MAX_RULES, MAX_TEXT, MAX_VERDICTS, Event, Judged, score_number
-from escrow.verdict import Verdict
+from escrow.verdict import Finding, Verdict
 
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False).encode
 _quoted = json.encoder.encode_basestring  # RFC 8785, section 3.2.2.2: the same escapes, everything else as it is
@@ -48,7 +48,7 @@ def encode(event: Event, seq: int, at: str, secret: bytes) -> bytes:
 
 def _judged(event: Judged, seq: int, at: str, secret: bytes) -> str:
     """The members in their order, by hand: there is one for every message, and this takes a third of the time."""
-    message_salt, args_salt = Salts(secret, seq).of(event.salt, event.event)
+    message_salt, args_salt = Salts(secret, seq).of(event.salt, "judged")
     args = "" if event.args_sha256 is None else f'"args":"{commit(args_salt, bytes.fromhex(event.args_sha256))}",'
     content = f'"content":"{base64.b64encode(event.message).decode()}",' if event.content and len(event.message) <= MAX_CONTENT else ""
     item = "" if event.item is None else f'"item":{_text(event.item)},'
@@ -62,10 +62,17 @@ def _judged(event: Judged, seq: int, at: str, secret: bytes) -> str:
 
 
 def _verdict(verdict: Verdict) -> str:
+    if verdict.finding is Finding.CLEAN and not verdict.reasons:
+        return _clean(verdict.judge, verdict.score)
     rules = ""
     if verdict.reasons:
         rules = ",".join(_text(rule) for rule in list(dict.fromkeys(reason.rule for reason in verdict.reasons))[:MAX_RULES])
     return f'{{"finding":"{verdict.finding.value}","judge":{_text(verdict.judge)},"rules":[{rules}],"score":{score_number(verdict.score)}}}'
+
+
+@lru_cache(1024)
+def _clean(judge: str, score: float) -> str:
+    return f'{{"finding":"CLEAN","judge":{_text(judge)},"rules":[],"score":{score_number(score)}}}'
 
 
 def _text(text: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 from escrow.evidence.commitment import Salts, commit
 from escrow.verdict import Verdict
@@ -74,8 +74,7 @@ class NotEnforcing:
         return {"why": _text(self.why, MAX_WHY)}
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(NamedTuple):
     """A message was judged, and what was ruled.
 
     direction: to-client for what a server sent, to-server for a call's arguments and other requests.
@@ -85,7 +84,6 @@ class Judged:
     content: write the message itself too, in base64 (policy `[evidence] content = true`); no shredding reaches it there.
     """
 
-    event: ClassVar = "judged"
     direction: Literal["to-client", "to-server"]
     kind: str
     tool: str
@@ -101,6 +99,10 @@ class Judged:
     item: str | None = None
     salt: bytes | None = None
     content: bool = False
+
+    @property
+    def event(self) -> str:
+        return "judged"
 
 
 @dataclass(frozen=True, slots=True)
