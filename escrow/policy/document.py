@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
+import unicodedata
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Final, Literal, Self
@@ -96,9 +97,16 @@ class Policy(Table):
         return not climbs and any(method == verb and fnmatch.fnmatchcase(bare, glob) for verb, _, glob in (entry.partition(" ") for entry in self.passthrough))
 
     def denies(self, tool: str) -> str | None:
-        """The glob of `tools.deny` that names this tool, for calls and for lists; None where none does."""
+        """The glob of `tools.deny` that names this tool, for calls and for lists; None where none does.
+
+        Also as a server may read it that trims names or takes letters of other widths for the same: what is denied is so in every spelling.
+        """
+        if not self.tools.deny:
+            return None
         folded = tool.casefold()
-        return next((glob for glob in self.tools.deny if fnmatch.fnmatchcase(folded, glob.casefold())), None)
+        plain = "".join(char for char in unicodedata.normalize("NFKC", folded).casefold() if char.isprintable() and not char.isspace())
+        names = {folded, plain}
+        return next((glob for glob in self.tools.deny if any(fnmatch.fnmatchcase(name, glob.casefold()) for name in names)), None)
 
     def for_call(self, server: str, tool: str, method: str = "tools/call") -> ToolRules:
         """What holds for a call, or for another message (tool: `Call.name`, or the method again where it names nothing)."""

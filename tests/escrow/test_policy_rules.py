@@ -6,7 +6,7 @@ import timeit
 
 import pytest
 
-from escrow.policy import Bounds, Policy, load
+from escrow.policy import Bounds, Policy, ToolNames, load
 from escrow.policy.document import KNOWN_CALLS, KNOWN_CHARS
 
 RULES = """
@@ -101,3 +101,10 @@ def test_a_known_call_is_looked_up_in_a_microsecond_or_so() -> None:
     policy = load(RULES)
     best = min(timeit.repeat(lambda: policy.for_call("files", "send_x", "tools/call"), number=2000, repeat=20)) / 2000
     assert best < 5e-6, "0.6 µs on an idle machine"
+
+
+@pytest.mark.parametrize("tool", ["rm_all", " rm_all", "\trm_all", "\uff52\uff4d_all", "r\u200bm_all", "\ufeffrm_all", "RM_ALL\n", "\x00rm_all"])
+def test_a_denied_tool_is_denied_in_every_spelling(tool: str) -> None:
+    policy = Policy(tools=ToolNames(deny=("rm_*",)))
+    assert policy.for_call("s", tool).denied == "rm_*" and policy.for_call("s", tool + "x", "prompts/get").denied is None
+    assert policy.for_call("s", "arm_all").denied is None
