@@ -201,7 +201,7 @@ struct call_key {
 };
 
 struct call {
-	__u64 ssl; /* for BIO_read the BIO */
+	__u64 ssl;
 	__u64 buffer;
 	__u64 done_bytes_at; /* where the `_ex` forms put how much was done; 0: the return value says */
 };

@@ -27,8 +27,6 @@
 enum function {
 	FUNCTION_READ = 1,
 	FUNCTION_WRITE = 2,
-	FUNCTION_BIO_READ = 3,
-	FUNCTION_NEW = 4,
 };
 
 /* maps */
@@ -375,8 +373,10 @@ static __always_inline int set_fd(__u64 ssl, __u32 fd)
 	return 0;
 }
 
-/* The first pieces of ciphertext that a known BIO carried. */
-static __always_inline void give_evidence(__u64 bio, __u32 written, __u64 buffer, __u64 total)
+/* The first pieces of ciphertext that were written to a known BIO. BIO_read has no probe: it is called several times
+ * for each record, and a probe's trap costs more than all it would tell.
+ */
+static __always_inline void give_evidence(__u64 bio, __u64 buffer, __u64 total)
 {
 	struct tls_settings *set = settings();
 	struct tls_record head = {};
@@ -395,8 +395,8 @@ static __always_inline void give_evidence(__u64 bio, __u32 written, __u64 buffer
 	object = bpf_map_lookup_elem(MAP(tls_objects), &key);
 	if (!object || object->number != known->number)
 		return;
-	/* A memory BIO is written by the one side and read by the other: both see the same bytes go the same way. */
-	head.direction = known->direction != TLS_BOTH ? known->direction : written ? TLS_WRITE : TLS_READ;
+	/* OpenSSL writes to the one BIO what goes out; into a memory BIO the program writes what came in. */
+	head.direction = known->direction == TLS_READ ? TLS_READ : TLS_WRITE;
 	evidence = head.direction == TLS_READ ? &object->read_evidence : &object->write_evidence;
 	if (*evidence >= MAX_EVIDENCE)
 		return;
@@ -544,24 +544,7 @@ int bio_write(struct pt_regs *ctx)
 {
 	__u64 total = PT_REGS_PARM3(ctx);
 
-	give_evidence(PT_REGS_PARM1(ctx), 1, PT_REGS_PARM2(ctx), total & 0x7fffffff);
-	return 0;
-}
-
-SEC("uprobe")
-int bio_read(struct pt_regs *ctx)
-{
-	return enter(FUNCTION_BIO_READ, PT_REGS_PARM1(ctx), PT_REGS_PARM2(ctx), 0);
-}
-
-SEC("uretprobe")
-int bio_read_done(struct pt_regs *ctx)
-{
-	int result = PT_REGS_RC(ctx);
-	struct call call;
-
-	if (leave(FUNCTION_BIO_READ, &call) && result > 0)
-		give_evidence(call.ssl, 0, call.buffer, result);
+	give_evidence(PT_REGS_PARM1(ctx), PT_REGS_PARM2(ctx), total & 0x7fffffff);
 	return 0;
 }
 

@@ -2,7 +2,7 @@
 
 Neither a descriptor nor a thread's next system call says it (memory BIOs have none), so the bytes themselves do: the first 32 of a piece of
 ciphertext, which hold a handshake's random or encrypted bytes, are found on the wire in the direction that they must have gone. One such match
-names the connection and which end the process is. An object is linked when what it read and what it wrote agree; if any two pieces disagree, or
+names the connection and which end the process is. An object is linked when two different pieces agree, of one direction or of both; if any two disagree, or
 one is seen on more than one connection (somebody replays it), it is unlinked for good. Nothing is concluded from times or lengths.
 
 Both sides are kept for a while, since they come in either order; everything kept is bounded.
@@ -18,6 +18,9 @@ from enforcer.taps.evidence import CipherSeen
 from escrow.events import Connection, Direction, Linked, Process, ProcessEnded, TcpSlice, TlsClosed, TlsDirection, TlsEnd, TlsObject, TlsOpened, Unlinked
 
 PREFIX_BYTES = 32
+NEEDED = 2
+"""Pieces that must agree."""
+
 GRACE_NS = 1_000_000_000
 """How long after an object's end its ciphertext is waited for: the two rings are read one after the other."""
 
@@ -164,10 +167,12 @@ class Linker:
             return self._give_up(about, state, time_ns, "its ciphertext was seen on two connections")
         state.claim = claim
         state.matched.add((way, prefix))
-        if state.linked or len({direction for direction, _prefix in state.matched}) < 2:
+        if state.linked or len(state.matched) < NEEDED:
             return []
         state.linked = True
-        return [Linked(about, sight.connection, serves, time_ns, "ciphertext in both directions")]
+        both = len({direction for direction, _prefix in state.matched}) == 2
+        by = "ciphertext in both directions" if both else f"two pieces of ciphertext that it {'read' if way is TlsDirection.READ else 'wrote'}"
+        return [Linked(about, sight.connection, serves, time_ns, by)]
 
     def _give_up(self, about: TlsObject, state: _State, time_ns: int, why: str) -> list[Linked | Unlinked]:
         state.given_up = True

@@ -27,7 +27,6 @@ _WHOLE: dict[str, tuple[tuple[str, bool], ...]] = {
     "SSL_set_wfd": (("ssl_set_fd", False),),
     "BIO_write": (("bio_write", False),),
     "BIO_write_ex": (("bio_write", False),),
-    "BIO_read": (("bio_read", False), ("bio_read_done", True)),
     "SSL_read": (("ssl_read", False), ("ssl_read_done", True)),
     "SSL_read_ex": (("ssl_read_ex", False), ("ssl_read_done", True)),
     "SSL_write": (("ssl_write", False), ("ssl_write_done", True)),

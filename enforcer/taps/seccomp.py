@@ -51,8 +51,8 @@ def _lives(loaded: Loaded, file: int, offset: int) -> bool:
             os._exit(1)
     try:
         os.close(start)
-        # A program that finds nothing to do: no BIO_read of this thread has begun.
-        link = attach.uprobe(loaded.programs["bio_read_done"], file, offset, True, loaded.multi, child)
+        # A program that finds nothing to do: no SSL_read of this thread has begun.
+        link = attach.uprobe(loaded.programs["ssl_read_done"], file, offset, True, loaded.multi, child)
         os.write(go, b".")
     except BpfError:
         os.close(go)

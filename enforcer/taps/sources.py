@@ -25,8 +25,6 @@ PROGRAMS: dict[Source, dict[str, ProgramKind]] = {
         "ssl_set_wbio": "uprobe",
         "ssl_set_fd": "uprobe",
         "bio_write": "uprobe",
-        "bio_read": "uprobe",
-        "bio_read_done": "uprobe",
         "process_started": "raw_tracepoint",
         "process_ended": "raw_tracepoint",
     },

@@ -26,7 +26,6 @@ HOOKED = (
     "SSL_set_wfd",
     "BIO_write",
     "BIO_write_ex",
-    "BIO_read",
 )
 """Functions with a probe, each optional (enforcer/taps/probes.py)."""
 

@@ -46,12 +46,12 @@ def seen(data: bytes, direction: TlsDirection, which: TlsObject | None = None) -
     return CipherSeen(which or about(), direction, 4, data[:64])
 
 
-def test_both_directions_link_whichever_side_comes_first() -> None:
+def test_two_pieces_link_whichever_side_comes_first() -> None:
     hello, answer = record(), record()
     early, late = Linker(), Linker()
     assert early.saw_wire(wire(hello, Direction.TO_SERVER)) == []
     assert early.saw_wire(wire(answer, Direction.TO_CLIENT)) == []
-    assert early.saw_cipher(seen(hello, READ)) == []  # one direction is not enough
+    assert early.saw_cipher(seen(hello, READ)) == []  # one piece is not enough
     (linked,) = early.saw_cipher(seen(answer, WRITE))
     assert linked == Linked(about(), on(), True, 4, "ciphertext in both directions")
 
@@ -68,6 +68,16 @@ def test_a_piece_behind_a_records_head_or_in_the_middle_of_a_segment_is_found() 
     linker.saw_wire(wire(answer, Direction.TO_CLIENT))
     assert linker.saw_cipher(seen(second, READ)) == []
     assert [type(each) for each in linker.saw_cipher(seen(answer[5:], WRITE))] == [Linked]
+
+
+def test_two_pieces_of_one_direction_are_enough_and_the_same_piece_twice_is_not() -> None:
+    hello, more = record(), record()
+    linker = Linker()
+    linker.saw_wire(wire(hello, Direction.TO_SERVER))
+    linker.saw_wire(wire(more, Direction.TO_SERVER))
+    assert linker.saw_cipher(seen(hello, WRITE)) == linker.saw_cipher(seen(hello, WRITE)) == []
+    (linked,) = linker.saw_cipher(seen(more, WRITE))
+    assert isinstance(linked, Linked) and linked.by == "two pieces of ciphertext that it wrote"
 
 
 def test_pieces_on_two_connections_unlink_for_good() -> None:
