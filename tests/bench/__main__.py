@@ -13,7 +13,7 @@ from rich.table import Table
 from tests.bench.figure import Figure
 from tests.real.process import ROOT
 
-BENCHES = ("relay", "held", "evidence", "detection", "definitions", "outgoing", "flows")
+BENCHES = ("relay", "held", "stages", "evidence", "detection", "definitions", "outgoing", "flows")
 """Modules of this package with a `run() -> list[Figure]`."""
 
 
@@ -34,6 +34,9 @@ def main() -> int:
     console.print(goals)
     target = ROOT / "build" / "bench.json"
     target.parent.mkdir(exist_ok=True)
+    if sys.argv[1:] and target.exists():  # of the benches that were not named, what stands there stays
+        again = {one["id"] for one in found}
+        found = [one for one in json.loads(target.read_text()) if one["id"] not in again] + found
     target.write_text(json.dumps(found, indent=1) + "\n")
     console.print(f"{len(found)} figures in {target.relative_to(ROOT)}")
     return int(broken)
