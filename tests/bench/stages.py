@@ -46,31 +46,7 @@ STAGES = ("relay", "unpack", "rules", "model", "store", "sync")
 _STYLES = ("cyan", "green", "yellow", "red", "magenta", "blue")
 _BAR = 48
 _FONT = re.compile(r"@font-face \{.*?\}\s*", re.S)
-_WORDS = [
-    "the",
-    "report",
-    "of",
-    "our",
-    "garden",
-    "was",
-    "read",
-    "in",
-    "March",
-    "and",
-    "nobody",
-    "painted",
-    "a",
-    "fence",
-    "while",
-    "rain",
-    "fell",
-    "over",
-    "old",
-    "houses",
-    "near",
-    "that",
-    "river",
-]
+_WORDS = ("report", "garden", "read", "March", "nobody", "painted", "fence", "while", "rain", "fell", "over", "old", "houses", "near", "that", "river")
 _ME = from_address("192.0.2.1")
 _POLICY = Policy()
 _VERDICTS = (Verdict("scanner", Finding.HOSTILE, 0.99, (Reason("rule.ignore-previous", "It tells to ignore."),), 1.0),)
