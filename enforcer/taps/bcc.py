@@ -24,8 +24,8 @@ from enforcer.kernel.errors import KernelError, Missing
 from enforcer.taps.records import RECORDS
 from enforcer.taps.sources import MAPS, PROGRAMS, Source
 
-SOURCES = Path(__file__).parent.parent.parent / "bpf"
-_BUNDLED = Path(__file__).parent.parent / "kernel" / "objects"
+SOURCES = Path(__file__).parent.parent / "kernel" / "objects"
+"""bpf/Makefile puts the sources beside the objects, so that an installed package has them."""
 _TYPES = {"ARRAY": 2, "HASH": 1, "LRU_HASH": 9, "RINGBUF": 27}  # enum bpf_map_type
 _FLAGS = {"0": 0, "BPF_F_NO_PREALLOC": 1, "BPF_F_MMAPABLE": 1 << 10}
 _QUIET = ("-Wno-macro-redefined", "-Wno-ignored-attributes", "-Wno-duplicate-decl-specifier")  # of the kernel's own headers
@@ -140,12 +140,14 @@ def load(source: Source, ring_bytes: int) -> tuple[dict[str, int], dict[str, int
     tree, headers_why = headers()
     if tree is None and "kheaders" not in headers_why:
         raise Missing(headers_why)
-    folder = SOURCES if SOURCES.is_dir() else _BUNDLED
-    text = (folder / f"{source}.bpf.c").read_text(encoding="utf-8")
+    path = SOURCES / f"{source}.bpf.c"
+    if not path.is_file():
+        raise Missing(f"the source {path.name} is not where the object would be (make -C bpf)")
+    text = path.read_text(encoding="utf-8")
     maps = make_maps(text, ring_bytes)
     if tuple(sorted(maps)) != tuple(sorted(MAPS[source])):
         raise KernelError(f"{source}.bpf.c declares other maps than we know")
-    flags = ["-DHOLDFAST_BCC", f"-I{folder}", *_QUIET, *(f"-DFD_{name}={fd}" for name, fd in maps.items())]
+    flags = ["-DHOLDFAST_BCC", f"-I{SOURCES}", *_QUIET, *(f"-DFD_{name}={fd}" for name, fd in maps.items())]
     kinds = {"socket": module.BPF.SOCKET_FILTER, "uprobe": module.BPF.KPROBE, "raw_tracepoint": module.BPF.RAW_TRACEPOINT}
     multi = attach.has_uprobe_multi()
     programs: dict[str, int] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 _ssl = ctypes.CDLL("libssl.so.3")
@@ -75,6 +76,20 @@ class End:
 
     def free(self) -> None:
         _ssl.SSL_free(_p(self.ssl))
+
+
+def narrow(end: End, size_bytes: int) -> Callable[[], bytes]:
+    """From now on what the end sends goes into a pipe of so many bytes: a write waits when it is full. Returns what empties it."""
+    inner, outer = _p(), _p()
+    assert _crypto.BIO_new_bio_pair(ctypes.byref(inner), ctypes.c_size_t(size_bytes), ctypes.byref(outer), ctypes.c_size_t(size_bytes)) == 1
+    _ssl.SSL_set0_wbio(_p(end.ssl), inner)
+
+    def empty() -> bytes:
+        buffer = ctypes.create_string_buffer(size_bytes)
+        got = _crypto.BIO_read(outer, buffer, size_bytes)
+        return buffer.raw[: max(0, got)]
+
+    return empty
 
 
 class Context:

@@ -122,6 +122,22 @@ def test_a_write_before_the_handshake_is_no_event_and_its_retry_is_one(files: tu
     server.free()
 
 
+def test_a_write_that_waits_for_room_is_one_call_however_often_it_is_repeated(files: tuple[Path, Path], drained: Drained) -> None:
+    client, server = pair(*files)
+    client.take()
+    empty = openssl.narrow(client, 4096)
+    data, tries = os.urandom(40_000), 0
+    while client.write(data) != len(data):  # WANT_WRITE: the same buffer again
+        tries += 1
+        server.give(empty())
+    assert tries > 3
+    server.give(empty())
+    client.write(b"next")
+    assert calls(slices(drained.read(), client)) == [data, b"next"]
+    client.free()
+    server.free()
+
+
 def test_peeking_is_not_reading(files: tuple[Path, Path], drained: Drained) -> None:
     client, server = pair(*files)
     client.write(b"looked at")
