@@ -128,7 +128,15 @@ def _sslsniff() -> Iterator[None]:
     try:
         with nullcontext() if own else bcc._whole(trees[0]):
             environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-            peer = subprocess.Popen([program], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment)
+            # Its `min` is the kernel's, which newer headers made too clever for BPF; any compiler knows the plain one.
+            text = (
+                Path(program)
+                .read_text("utf-8")
+                .replace("#include <linux/sched.h>", "#include <linux/sched.h>\n#undef min\n#define min(x, y) ((x) < (y) ? (x) : (y))", 1)
+            )
+            peer = subprocess.Popen(
+                ["/usr/bin/python3", "-c", text], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+            )
             assert peer.stdout is not None
             if not select.select([peer.stdout], [], [], 30)[0] or not os.read(peer.stdout.fileno(), 1):
                 raise CannotRun("sslsniff-bpfcc does not start")
