@@ -34,7 +34,7 @@ def lines(text: str) -> dict[Path, int]:
     counts: dict[Path, int] = {}
     table: Path = ()
     for line, statement in _statements(text):
-        read = tomllib.loads(statement)
+        read = tomllib.loads(statement + "\n")  # as `parse` does: a CR at the very end is then a line's end
         if statement.lstrip().startswith("["):
             named, is_array = _chain(read)
             table = ()

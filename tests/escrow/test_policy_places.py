@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from escrow.policy import PolicyError, load
 from escrow.policy.places import Path, line_of, lines
 
 
@@ -66,3 +67,11 @@ def test_any_values_between_do_not_move_the_lines(rows: list[tuple[object, bool,
             text += render({f"k{number}": value})
     tomllib.loads(text)
     assert lines(text) == expected
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\r"])
+def test_the_last_line_may_end_in_any_way(end: str) -> None:
+    """One that ended in a bare CR raised tomllib's own error."""
+    with pytest.raises(PolicyError, match="line 2: unheard_of"):
+        load("fail = 'closed'\nunheard_of = 1" + end)
+    assert load("fail = 'closed'" + end).fail == "closed"

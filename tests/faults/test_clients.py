@@ -16,10 +16,10 @@ from tests.real.conftest import FULL
 from tests.real.gate import Gate
 
 THOUSAND = 1000
-STREAMS = THOUSAND if FULL else 100
+STREAMS = THOUSAND if FULL else 50
 """Streams cost the server behind a thread each, and the judges their first events."""
 POLICY = world.ONE_WORKER + "[bounds]\nhead_s = 2\n"
-HONEST_S = 5.0
+HONEST_S = 10.0 if not FULL else 60.0
 MAX_GROWTH_BYTES = 400 << 20
 
 

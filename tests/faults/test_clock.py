@@ -15,7 +15,7 @@ from tests.real import gate as gates
 
 HERE = Path(__file__).parent
 DAY_S = 86_400
-POLICY = world.ONE_WORKER.replace("claim_after_s = 1", "claim_after_s = 1\nhold_for_s = 3")
+POLICY = world.ONE_WORKER.replace("[escrow]", "[escrow]\nhold_for_s = 3")
 
 
 @pytest.mark.skipif(sys.platform != "linux" or shutil.which("cc") is None, reason="needs Linux and a C compiler")

@@ -46,7 +46,9 @@ class Scene:
         """Up to the stage, and not a step further."""
         self.server.stay()
         self.before = set(items(self.gate))
-        tool = {"running": "slow", "result being judged": "slow", "answer arriving": "half"}.get(self.stage, "hostile")
+        tool = {"running": "slow", "result being judged": "slow", "answer arriving": "half", "approved, being sent": "patient", "delivered": "patient"}.get(
+            self.stage, "hostile"
+        )
         arguments: dict[str, Any] = {"key": self.key}
         if self.stage == "being judged":
             arguments["note"] = LARGE_ARGUMENT
@@ -196,7 +198,6 @@ def steered(server: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 PROXIED = [
-    ("being judged", "daemon"),
     ("result being judged", "daemon"),
     ("approved, being sent", "daemon"),
     ("result being judged", "worker"),

@@ -15,7 +15,11 @@ from enforcer.evidence.files import folder_of
 from tests.faults import world
 from tests.faults.world import Refused, Upstream, items, new_item
 from tests.real import gate as gates
+from tests.real.conftest import FULL
 from tests.real.gate import HOLDFAST, Gate
+
+
+NAMES = ("items.db", "keys.db")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +43,7 @@ def locked(path: Path) -> Iterator[None]:
         database.execute("ROLLBACK")
 
 
-@pytest.mark.parametrize("name", ["items.db", "keys.db"])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_result_that_cannot_be_stored_is_refused_and_clean_ones_go_on(name: str, gate: Gate, server: Upstream) -> None:
     known = set(items(gate))
     world.assert_served(gate.port)
@@ -51,7 +55,7 @@ def test_a_result_that_cannot_be_stored_is_refused_and_clean_ones_go_on(name: st
     world.assert_served(gate.port)
 
 
-@pytest.mark.parametrize("name", ["items.db", "keys.db"])
+@pytest.mark.parametrize("name", NAMES if FULL else NAMES[1:])
 def test_a_decision_meanwhile_is_refused_and_can_be_taken_later(name: str, gate: Gate, server: Upstream) -> None:
     known, key = set(items(gate)), f"decided-{name}"
     assert not world.leaked(world.ask_once(gate.port, "hostile", key=key))
@@ -75,7 +79,7 @@ def test_what_was_approved_and_cannot_be_read_for_now_comes_out_later(gate: Gate
     assert server.runs("unreadable") == 1
 
 
-@pytest.mark.parametrize("name", ["items.db", "keys.db"])
+@pytest.mark.parametrize("name", NAMES if FULL else NAMES[:1])
 def test_a_start_on_a_locked_store_ends_with_words(name: str, server: Upstream, tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     with locked(tmp_path / "state" / name):

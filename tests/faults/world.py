@@ -25,7 +25,9 @@ T = TypeVar("T")
 LIMIT_S = 15.0
 """Nothing here may take longer, on a machine where others work too."""
 
-ONE_WORKER = POLICY + "workers = 1\n"
+ONE_WORKER = POLICY.replace("claim_after_s = 1", "claim_after_s = 0.3") + 'workers = 1\n[[rule]]\ntools = ["patient"]\nclaim_after_s = 60\n'
+"""Who waits for a held result has a claim soon, but for the tool `patient`, which is waited for until somebody decides."""
+
 ROLES = {
     "worker": re.compile(r"enforcer\.scanner\.worker|holdfast-worker"),
     "window": re.compile(r"enforcer\.helper\.window|holdfast-window"),

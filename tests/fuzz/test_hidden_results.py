@@ -140,7 +140,7 @@ class Server:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     made = Server()
-    policy = ONE_WORKER.replace("claim_after_s = 1", "claim_after_s = 0.05")
+    policy = ONE_WORKER.replace("claim_after_s = 0.3", "claim_after_s = 0.05")
     with scripted(made.script) as running, gates.run(tmp_path_factory.mktemp("hidden"), running.port, policy=policy) as gate:
         made.scripted, made.gate = running, gate
         yield made
