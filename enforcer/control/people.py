@@ -101,10 +101,9 @@ class People:
                 if self.canaries is None:
                     raise Unfit("this instance watches no canaries")
                 try:
-                    value = canaries.answer(self.canaries, ask, time.time())
-                    if not isinstance(ask, asks.CanaryList):
+                    if not isinstance(ask, asks.CanaryList):  # recorded before it takes effect
                         await custody.canary_changed("made" if isinstance(ask, asks.CanaryAdd) else "removed", ask.name, by)
-                    return value
+                    return canaries.answer(self.canaries, ask, time.time())
                 except CanariesFailed as error:
                     raise Unfit(str(error)) from None
         raise AssertionError(type(ask))

@@ -33,7 +33,7 @@ class Custody(People):
         thread, records = StoreThread(store), Records(log)
         definitions = Definitions(server, thread, records)
         judging = Judging(judges, definitions, lambda: self.locked is not None)
-        super().__init__(policy, server, thread, definitions, judging, Executor(thread, records, self._enter, self._released), records)
+        super().__init__(policy, server, thread, definitions, judging, Executor(thread, records, self._enter, self._released, self._may_run), records)
         self.counters = Counters()
         self._running: dict[tuple[str, ...], list[Running]] = {}
 
@@ -113,6 +113,10 @@ class Custody(People):
         self.counters.turned_away += 1
         self._asked(call, request, (), Decision(Ruling.REFUSE, "not judged"), "refused")
         return Outgoing(answers.result_for(call.kind, why, "", call.id), (), why)
+
+    def _may_run(self, call: Call) -> bool:
+        """Of a call that was held and approved: a lock, or a policy that denies the tool, may have come since."""
+        return self.locked is None and self.policy.for_call(call.server, call.name, call.method).denied is None
 
     def _sent(self, call: Call, request: jsonrpc.Request, heard: Heard, decision: Decision) -> bool:
         """It may go on. Whether that could be recorded."""
@@ -221,7 +225,7 @@ class Custody(People):
 
     def receive_now(self, arrival: Arrival) -> Outgoing | None:
         """`receive`, where the message is clean by what can be said at once, and somebody is there to take it; else None."""
-        if not arrival.connected:
+        if not arrival.connected or (listed(arrival) and len(arrival.message.raw) > _LARGE_LIST):
             return None
         arrival = self._allowed(arrival)
         rules = self.policy.for_call(arrival.server, arrival.tool, arrival.method)
@@ -239,7 +243,7 @@ class Custody(People):
     async def receive(self, arrival: Arrival) -> Outgoing | Ticket:
         """Judge a message. An `Outgoing`: send it, now. A `Ticket`: it is held (or refused); wait there."""
         given, policy = arrival, self.policy
-        arrival = self._allowed(given)
+        arrival = await asyncio.to_thread(self._allowed, given) if len(given.message.raw) > _LARGE_LIST else self._allowed(given)
         rules = policy.for_call(arrival.server, arrival.tool, arrival.method)
         heard = await self._judging.whole(arrival, rules)
         if self.policy is not policy:  # another by now: what was judged by is over
@@ -328,6 +332,9 @@ class Custody(People):
         self.counters.held += 1
         return Kept(item.id, secret)
 
+
+_LARGE_LIST = 64 * 1024
+"""Larger lists of tools are cut in a thread."""
 
 _OUTCOMES: dict[Ruling, Outcome] = {Ruling.RELEASE: "approved", Ruling.HOLD: "held", Ruling.REFUSE: "denied"}
 

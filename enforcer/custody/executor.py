@@ -37,8 +37,11 @@ class Ticket:
 
     async def delivered(self) -> None:
         """The client has all of it; or, of a held request: it goes to the server now. Raises StoreFailed for the latter: then it must not."""
+        running = self.answered.result().proceed if self.answered.done() else None
+        if running is not None and not self._executor.may_run(running.call):
+            raise StoreFailed("it may not run any more")
         await self._executor.fact(self.item_id, gate.Delivered(self.number, time.time()))
-        if self.answered.done() and (running := self.answered.result().proceed) is not None:
+        if running is not None:
             self._executor.begin(running)
 
     async def failed(self) -> None:
@@ -47,13 +50,23 @@ class Ticket:
 
 
 class Executor:
-    """See the module. begin: told of the call under way that an approved request becomes. released: told of each release."""
+    """See the module.
 
-    def __init__(self, store: StoreThread, records: Records, begin: Callable[[Running], None], released: Callable[[Item, bytes], None]) -> None:
+    begin: told of the call under way that an approved request becomes. released: told of each release. may_run: whether an approved call still may.
+    """
+
+    def __init__(
+        self,
+        store: StoreThread,
+        records: Records,
+        begin: Callable[[Running], None],
+        released: Callable[[Item, bytes], None],
+        may_run: Callable[[Call], bool],
+    ) -> None:
         self.entries: dict[str, gate.Entry] = {}
         self.lost = 0
         """Writes that failed in the background; `status` shows it."""
-        self._store, self._records, self.begin, self._released = store, records, begin, released
+        self._store, self._records, self.begin, self._released, self.may_run = store, records, begin, released, may_run
         self._locks: dict[str, asyncio.Lock] = {}
         self._tickets: dict[int, Ticket] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}

@@ -208,6 +208,9 @@ def _proceed(exchange: Exchange, running: Running | None) -> None:
 
 def _forward(exchange: Exchange) -> None:
     responder = exchange.context.responder
+    context, head = exchange.context, exchange.head
+    if context.custody.locked is not None and context.policy.passes(head.method, head.target):
+        raise BadMessage("a person has locked the server", 503)  # no message, and yet a way out: its path and query
     if responder.armed and (built_in := responder.answer(exchange.head, exchange.call)) is not None:
         exchange.forwarded = True
         answering.judge(exchange, built_in, 200, JSON)

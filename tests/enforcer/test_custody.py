@@ -429,3 +429,22 @@ async def test_whom_only_a_result_named_may_not_be_written_to_by_the_same_sessio
         assert isinstance(await custody.ask(replace(send, args_sha256="e" * 64), mail), Running), "the client used it first"
         stranger = from_address("192.0.2.2")
         assert isinstance(await custody.ask(replace(send, principal=stranger), other), Running), "another's session knows nothing of it"
+
+
+async def test_an_approved_call_does_not_run_where_its_tool_was_denied_or_the_server_locked_meanwhile(strict: Custody) -> None:
+    for number, forbid in enumerate(("deny", "lock")):
+        call = replace(CALL, args_sha256=str(number) * 64)
+        ticket = await strict.ask(call, LEAK)
+        assert isinstance(ticket, Ticket)
+        item = await strict.item(ticket.item_id)
+        await strict.approve(item.id, "alice", "it may", item.result_sha256)
+        assert (await ticket.outcome()).proceed is not None
+        before = strict.policy
+        if forbid == "deny":
+            strict.policy = Policy(tools=ToolNames(deny=("read",)))
+        else:
+            await strict.lock("alice", "an incident")
+        with pytest.raises(StoreFailed, match="may not run any more"):
+            await ticket.delivered()
+        assert (await strict.item(item.id)).state is State.APPROVED
+        strict.policy = before

@@ -164,3 +164,13 @@ async def test_a_server_that_is_not_there_is_said_so(tmp_path: Path) -> None:
         rig.server.port = 1
         answer = await rig.ask(call())
         assert answer.json["error"]["code"] == -32093 and answer.json["id"] == 1
+
+
+async def test_a_locked_server_is_not_reached_by_what_passes_without_being_mcp(tmp_path: Path) -> None:
+    async with gate(tmp_path) as rig:
+        rig.server.answers = [reply(b"fine", kind=b"text/plain"), reply(b"fine", kind=b"text/plain")]
+        asked = b"GET /health?d=secret HTTP/1.1\r\nHost: gate\r\n\r\n"
+        assert (await rig.ask(asked)).status == 200
+        await rig.custody.lock("alice", "an incident")
+        refused = await rig.ask(asked)
+        assert refused.status == 503 and b"locked" in refused.body and len(rig.server.asked) == 1
