@@ -113,7 +113,6 @@ def library() -> ctypes.CDLL:
         raise Missing("libbpf.so.1 is not installed (Debian and Ubuntu: apt install libbpf1)") from None
     for name in ("bpf_object__open_file", "bpf_object__find_map_by_name", "bpf_object__find_program_by_name", "bpf_object__btf"):
         getattr(lib, name).restype = ctypes.c_void_p
-    lib.libbpf_set_print(_print_fn)
     _lib = lib
     return lib
 
@@ -134,6 +133,7 @@ class Object:
             raise Missing(f"the BPF program {path.name} was not built (make -C bpf)")
         self._path = path
         self._lib = library()
+        self._lib.libbpf_set_print(_print_fn)  # BCC, in the same process, uses the same library and takes it
         _log.clear()
         self._handle = self._lib.bpf_object__open_file(os.fsencode(path), None)
         if not self._handle:
