@@ -18,7 +18,6 @@ from tests.real import gate as gates
 from tests.real.conftest import FULL
 from tests.real.gate import HOLDFAST, Gate
 
-
 NAMES = ("items.db", "keys.db")
 
 
