@@ -4,7 +4,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 APT := clang libbpf1 libbpf-dev clang-format python3-venv python3-dev python3-seccomp iproute2 procps bpftool make gcc libc6-dev curl
 
 .PHONY: setup demo test bench lint clean peers
-setup: build/.apt build/.venv bpf
+setup: build/.apt build/.venv build/.bcc bpf
 
 build/.apt: Makefile
 	@mkdir -p build
@@ -22,6 +22,17 @@ build/.venv: build/.apt pyproject.toml requirements.lock
 	@.venv/bin/pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e . 2>>build/pip.log || { cat build/pip.log; exit 1; }
 	@touch $@
 
+# The second loader (--loader bcc) compiles at start: BCC and some kernel's headers. Headers of the running kernel come first; without them
+# any of the distribution's do, since the programs take structures' offsets from the running kernel's BTF. Optional: without it libbpf loads.
+build/.bcc: build/.apt
+	@if ! dpkg-query -W python3-bpfcc >/dev/null 2>&1; then echo "holdfast: installing python3-bpfcc"; \
+	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends python3-bpfcc >>build/apt.log 2>&1 || echo "holdfast: no python3-bpfcc here: --loader bcc is not available"; fi
+	@if ! ls -d /usr/src/linux-headers-* /lib/modules/$$(uname -r)/build >/dev/null 2>&1; then \
+	  for headers in linux-headers-$$(uname -r) linux-headers-$$(dpkg --print-architecture) linux-headers-generic; do \
+	    if DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $$headers >>build/apt.log 2>&1; then \
+	      echo "holdfast: installed $$headers for --loader bcc"; break; fi; done; fi
+	@touch $@
+
 .PHONY: bpf
 bpf: build/.apt
 	@$(MAKE) -s -C bpf
@@ -32,6 +43,7 @@ demo: setup
 # The real clients and servers that the tests hold the gate against, and the peers of the benchmark.
 peers: setup
 	@command -v npm >/dev/null || { echo "holdfast: installing nodejs and npm"; DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends nodejs npm >>build/apt.log 2>&1; }
+	@command -v nginx >/dev/null || { echo "holdfast: installing nginx-light"; DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends nginx-light >>build/apt.log 2>&1; }
 	@sh tests/real/setup.sh npm mcp1
 
 test: peers
@@ -39,6 +51,7 @@ test: peers
 
 bench: peers
 	@command -v haproxy >/dev/null || { echo "holdfast: installing haproxy"; DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends haproxy >>build/apt.log 2>&1; }
+	@command -v wrk >/dev/null && command -v sslsniff-bpfcc >/dev/null || { echo "holdfast: installing wrk and bpfcc-tools"; DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends wrk bpfcc-tools >>build/apt.log 2>&1; }
 	@sh tests/real/setup.sh mitm
 	@$(PY) -m tests.bench
 
