@@ -27,7 +27,7 @@ build/.venv: build/.apt pyproject.toml requirements.lock
 build/.bcc: build/.apt
 	@if ! dpkg-query -W python3-bpfcc >/dev/null 2>&1; then echo "holdfast: installing python3-bpfcc"; \
 	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends python3-bpfcc >>build/apt.log 2>&1 || echo "holdfast: no python3-bpfcc here: --loader bcc is not available"; fi
-	@if ! ls -d /usr/src/linux-headers-* /lib/modules/$$(uname -r)/build >/dev/null 2>&1; then \
+	@if ! [ -d /lib/modules/$$(uname -r)/build ] && ! ls -d /usr/src/linux-headers-* >/dev/null 2>&1; then \
 	  for headers in linux-headers-$$(uname -r) linux-headers-$$(dpkg --print-architecture) linux-headers-generic; do \
 	    if DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $$headers >>build/apt.log 2>&1; then \
 	      echo "holdfast: installed $$headers for --loader bcc"; break; fi; done; fi
