@@ -10,7 +10,6 @@ import encodings.idna  # noqa: F401  a lazy import of the codec machinery, which
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from typing import Any
 import anyio
 
 from enforcer import journal
+from enforcer.companions import Companions
 from enforcer.control.canaries import Canaries
 from enforcer.control.people import People
 from enforcer.control.server import ControlServer
@@ -35,8 +35,8 @@ from enforcer.helper.messages import ChildEnded, ChildStarted, Enforcing, Fact, 
 from enforcer.inherited import Inherited
 from enforcer.judging import judges_of
 from enforcer.jury.client import Jury
-from enforcer.jury.local import spawn_local as spawn_jury
 from enforcer.known import Known
+from enforcer.observing import Observer
 from enforcer.policies import Policies
 from enforcer.relay.context import Context
 from enforcer.relay.identity import Identity
@@ -45,13 +45,13 @@ from enforcer.relay.responder import Responder
 from enforcer.relay.sessions import Sessions
 from enforcer.relay.upstream import Upstream
 from enforcer.scanner.judge import Scanner
-from enforcer.scanner.local import spawn_local
 from enforcer.scanner.outgoing import Outgoing
 from enforcer.scanner.pool import WorkerPool
 from enforcer.store import Store, StoreError
 from enforcer.supervision import Window
+from enforcer.watching import Watch
+from escrow.evidence.entry import Bypassed, Event, Started, Stopped
 from escrow.evidence.entry import Enforcing as EnforcingNow
-from escrow.evidence.entry import Event, Started, Stopped
 from escrow.evidence.entry import NotEnforcing as NotEnforcingNow
 from escrow.policy import Policy, PolicyError
 from escrow.scanner_settings import ScannerSettings
@@ -90,9 +90,12 @@ class _Daemon:
         self.started = time.time()
         self.enforcing = False
         self.why = "starting"
-        self.local: list[tuple[socket.socket, subprocess.Popen[bytes]]] = []
+        self.companions = Companions(inherited.policy)
         self.stopping = asyncio.Event()
         self.channel: HelperChannel | None = None
+        self.watch: Watch | None = None
+        self.observer: Observer | None = None
+        self.listener: Listener | None = None
 
     async def serve(self) -> int:
         given = self.inherited
@@ -127,41 +130,34 @@ class _Daemon:
             requests.clear()
 
         self.canaries = Canaries(given.state_dir / "canaries.json", watch)
-        self.pool = WorkerPool(policy.scanner, scanner, self._worker_lost)
+        self.pool = WorkerPool(policy.scanner, scanner, self.companions.worker_lost)
         for worker in given.workers:
             self.pool.add(worker)
-        self.jury = None if policy.jury is None else Jury(policy.jury, self._jury_lost)
-        self.custody = Custody(policy, given.server, store, judges_of(scanner, outgoing, requests, self.pool, self.jury), self.log)
+        self.jury = None if policy.jury is None else Jury(policy.jury, self.companions.jury_lost)
+        self.judges = judges_of(scanner, outgoing, requests, self.pool, self.jury)
+        self.custody = Custody(policy, given.server, store, self.judges, self.log)
         self.custody.records.recall(reading.last(given.state_dir / "evidence", 1000))
         self.policies.record = self.custody.policy_changing
         self.policies.listeners.append(self._policy_changed)
         await self.custody.open()
 
     async def _serve(self) -> None:
-        """Relay and control socket, until told to stop."""
-        given, policy = self.inherited, self.policies.current
+        """Relay or taps, and the control socket, until told to stop."""
+        given = self.inherited
         if given.helper is not None:
             self.channel = HelperChannel(given.helper, self._heard)
-            opener = steered(self.channel)
         else:
-            assert given.upstream is not None
-            opener = proxied(given.upstream)
-            for _ in range(policy.scanner.workers):
-                self._spawn_worker()
-            if self.jury is not None:
-                self._spawn_jury()
-        host = given.upstream.host if given.upstream else "localhost"
-        upstream = Upstream(opener, policy.bounds.head_bytes, policy.bounds.connect_s, upstream_tls(given), host)
-        look_up = None if given.diag is None else owner_of(given.diag)
-        identity = Identity(policy.principal, None if given.bearer_key is None else given.bearer_key.decode(), look_up)
+            self.companions.start(self.pool, self.jury)
+        if given.taps:
+            self._watch()
         responder = Responder()
-        self.context = Context(policy, given.server, self.custody, upstream, Sessions(), identity, responder)
-        self.listener = Listener(self.context, given.port if given.mode == "enforce" else None, client_tls(given.tls))
+        upstream = self._relay(responder) if given.mode != "observe" else None
         tokens = Tokens(given.state_dir / "tokens.json")
         people = People(self.custody, tokens, self._status, responder.arm, self._asked_to_stop, self.policies, self.canaries)
         self.window = Window(given, self.custody, self.policies, tokens, self._status)
         control = ControlServer(people, frozenset({0, os.getuid()}))
-        await self.listener.start(given.listeners)
+        if self.listener is not None:
+            await self.listener.start(given.listeners)
         await control.start(given.control)
         if self.channel is not None:
             self.channel.say_ready()
@@ -172,15 +168,49 @@ class _Daemon:
         await self.stopping.wait()
         self.window.close()
         control.close()
-        await self.listener.stop()
-        upstream.close()
+        self.companions.stop()
+        if self.listener is not None and upstream is not None:
+            await self.listener.stop()
+            upstream.close()
+        if self.watch is not None:
+            await self.watch.close()
+        if self.observer is not None:
+            await self.observer.close()
         await self.pool.close()
         if self.jury is not None:
             await self.jury.close()
-        for sock, process in self.local:
-            sock.close()
-            process.kill()
-            process.wait()
+        self.companions.close()
+
+    def _relay(self, responder: Responder) -> Upstream:
+        given, policy = self.inherited, self.policies.current
+        if self.channel is not None:
+            opener = steered(self.channel)
+        else:
+            assert given.upstream is not None
+            opener = proxied(given.upstream)
+        host = given.upstream.host if given.upstream else "localhost"
+        upstream = Upstream(opener, policy.bounds.head_bytes, policy.bounds.connect_s, upstream_tls(given), host)
+        look_up = None if given.diag is None else owner_of(given.diag)
+        identity = Identity(policy.principal, None if given.bearer_key is None else given.bearer_key.decode(), look_up)
+        self.context = Context(policy, given.server, self.custody, upstream, Sessions(), identity, responder)
+        if self.watch is not None:  # from the first connection on: one that it does not know is a bypass
+            self.context.note = upstream.note = self.watch.adapter.note
+        self.listener = Listener(self.context, given.port if given.mode == "enforce" else None, client_tls(given.tls))
+        return upstream
+
+    def _watch(self) -> None:
+        """The taps' process comes as a child of the helper's."""
+        given, policy, records = self.inherited, self.policies.current, self.custody.records
+
+        def record(found: Bypassed) -> None:
+            with suppress(EvidenceError):  # shows in `status`
+                records.bypassed(found)
+
+        if given.mode == "observe":
+            self.observer = Observer(
+                self.judges, self.pool, records, lambda pid: self.watch.name(pid) if self.watch else "", policy.scanner.workers, policy.evidence.content
+            )
+        self.watch = Watch(None if self.observer else given.port, given.tls is not None, record, None if self.observer is None else self.observer.take)
 
     def _note(self, event: Event) -> None:
         """Into the evidence log, where nothing waits for it; that it could not be written shows in `status`."""
@@ -212,11 +242,12 @@ class _Daemon:
                 self.pool.add(passed)
             case "window":
                 self.window.add(passed)
-            case "jury":
-                if self.jury is None:
-                    passed.close()
-                else:
-                    self.jury.add(passed)
+            case "jury" if self.jury is not None:
+                self.jury.add(passed)
+            case "taps" if self.watch is not None:
+                self.watch.join(passed)
+            case _:  # not asked for
+                passed.close()
 
     def _asked_to_stop(self) -> None:
         if self.channel is not None:
@@ -225,29 +256,9 @@ class _Daemon:
             self.stopping.set()
 
     def _policy_changed(self, _old: Policy, new: Policy, _by: str) -> None:
-        self.custody.policy = self.context.policy = new
-
-    # --- workers and a juror without a helper ---
-
-    def _spawn_jury(self) -> None:
-        assert self.jury is not None and self.inherited.policy.jury is not None
-        sock, process = spawn_jury(self.inherited.policy.jury)
-        self.local.append((sock, process))
-        self.jury.add(sock)
-
-    def _jury_lost(self) -> None:
-        if self.inherited.helper is None and not self.stopping.is_set():
-            asyncio.get_running_loop().call_later(1.0, self._spawn_jury)
-
-    def _spawn_worker(self) -> None:
-        sock, process = spawn_local(self.inherited.policy.scanner)
-        self.local = [(s, p) for s, p in self.local if p.poll() is None]
-        self.local.append((sock, process))
-        self.pool.add(sock)
-
-    def _worker_lost(self) -> None:
-        if self.inherited.helper is None and not self.stopping.is_set():
-            asyncio.get_running_loop().call_later(1.0, self._spawn_worker)
+        self.custody.policy = new
+        if self.listener is not None:
+            self.context.policy = new
 
     # --- views ---
 
@@ -264,12 +275,14 @@ class _Daemon:
             "started_at": self.started,
             "workers": self.pool.workers,
             "jury": None if self.jury is None else self.jury.present,
-            "connections": self.listener.connections,
+            "connections": 0 if self.listener is None else self.listener.connections,
             "counters": asdict(self.custody.counters),
             "lost_writes": self.custody.lost,
             "locked": None if self.custody.locked is None else asdict(self.custody.locked),
             "window": self.window.status(),
             "canaries": {"watched": len(self.canaries.all()), "problem": self.canaries.problem},
+            "witness": None if self.watch is None else self.watch.status(),
+            "observed": None if self.observer is None else {"judged": self.observer.judged, "not_judged": self.observer.not_judged},
             "evidence": {"entries": self.log.size, "problem": self.log.problem},
             **self.policies.status(),
             "policy_path": None if given.policy_path is None else str(given.policy_path),

@@ -42,10 +42,10 @@ class WindowPlace:
 
 @dataclass(frozen=True, slots=True)
 class Inherited:
-    """mode: enforce = steered by the kernel, with a helper; proxy = an ordinary reverse proxy, alone.
+    """mode: enforce = steered by the kernel, with a helper; observe = the taps alone, with a helper; proxy = an ordinary reverse proxy, alone.
 
     policy_path: for views; the daemon cannot read it. None: no file, the defaults.
-    port: the guarded port (enforce), or the one listened on (proxy).
+    port: the guarded port (enforce), the one watched (observe; 0: none), or the one listened on (proxy).
     server: what the guarded server is called.
     listeners: the gate's listening sockets, already listening.
     control: the control socket, already listening.
@@ -57,9 +57,10 @@ class Inherited:
     tls, bearer_key: what the files named in the policy held; None where it names none.
     upstream: proxy mode only.
     policy_lines: at which lines of policy_path its keys stand; for views.
+    taps: whether a process of the taps is to come.
     """
 
-    mode: Literal["enforce", "proxy"]
+    mode: Literal["enforce", "observe", "proxy"]
     policy: Policy
     policy_path: Path | None
     port: int
@@ -80,3 +81,4 @@ class Inherited:
     window: WindowPlace = WindowPlace(None, "not asked for")
     window_diag: socket.socket | None = None
     window_listeners: tuple[socket.socket, ...] = ()
+    taps: bool = False

@@ -1,6 +1,6 @@
-"""What is said to the outside beside the evidence log's files: checkpoints, so that a copy of each is kept elsewhere.
+"""What is said to the outside beside the evidence log's files: checkpoints, so that a copy of each is kept elsewhere, and alarms.
 
-They go to standard error, which systemd's journal and container engines collect; not to a terminal, where nobody keeps them.
+They go to standard error, which systemd's journal and container engines collect; checkpoints not to a terminal, where nobody keeps them.
 """
 
 from __future__ import annotations
@@ -17,10 +17,14 @@ class NotPublished(Exception):
 
 def publish(checkpoint: str) -> None:
     """One JSON line, written at once or not at all: the log's own thread must not wait for a reader. Raises NotPublished, OSError."""
+    if not os.isatty(sys.stderr.fileno()):
+        tell({"event": "checkpoint", "checkpoint": checkpoint})
+
+
+def tell(event: dict[str, object]) -> None:
+    """The same with any event, also to a terminal. Raises NotPublished, OSError."""
     descriptor = sys.stderr.fileno()
-    if os.isatty(descriptor):
-        return
-    line = json.dumps({"event": "checkpoint", "checkpoint": checkpoint}).encode() + b"\n"
+    line = json.dumps(event).encode() + b"\n"
     ready = select.poll()
     ready.register(descriptor, select.POLLOUT)
     # A pipe that is ready takes PIPE_BUF bytes whole (pipe(7)), and no line is longer.

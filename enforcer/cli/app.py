@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from enforcer.cli import audit, canary, doctor, escrow, judge, lock, policy, render, run, status, taps, token
+from enforcer.cli import audit, canary, doctor, escrow, judge, lock, observe, policy, render, run, status, taps, token
 from enforcer.control.client import Refused, Unreachable
 from escrow.policy import PolicyError
 
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.command()(run.start)
 app.command()(run.proxy)
+app.command()(observe.observe)
 app.command()(run.stop)
 app.command()(status.status)
 app.command()(run.test)

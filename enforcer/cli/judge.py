@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -66,4 +66,14 @@ def verdicts(
             render.print_json(row)
         else:
             finding = ", ".join(v["finding"] for v in row["verdicts"])
+            if row["outcome"] == "observed":
+                render.out.print(_observed(row, finding), soft_wrap=True)
+                continue
             render.out.print(f"{row['outcome']:10} {escape(render.safe(str(row.get('tool', row.get('where', '')))))[:50]}  {finding}  {row.get('item') or ''}")
+
+
+def _observed(row: dict[str, Any], finding: str) -> str:
+    """A message that was only seen: whose, where, what, and what the judges say."""
+    who = f"{row['pid']} {row['process']}".strip() if row["pid"] is not None else "-"
+    words = (who, row["connection"], row["direction"], row["method"], row["tool"])
+    return f"{'observed':10} " + "  ".join(escape(render.safe(str(word)))[:80] for word in words) + f"  {finding}"

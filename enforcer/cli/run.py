@@ -1,4 +1,4 @@
-"""`holdfast start | proxy | stop | status | test`: the life of an instance."""
+"""`holdfast start | proxy | stop | test`: the life of an instance."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import typer
@@ -21,6 +21,8 @@ import typer
 from enforcer.cli import render
 from enforcer.cli.places import Json, RuntimeDir, StateDir, control_socket, runtime_dir, state_dir
 from enforcer.control import client
+from enforcer.helper.sights import Loader as Loading
+from enforcer.helper.sights import TapPlan
 from escrow.policy import Document, Policy, PolicyError, read
 
 PolicyFile = Annotated[Path | None, typer.Option("--policy", envvar="HOLDFAST_POLICY", help="A policy file (TOML). Without one, the safe defaults.")]
@@ -31,6 +33,9 @@ McpListen = Annotated[
         "--mcp-listen", help="HOST:PORT of the supervisors' MCP window, or none (default: 127.0.0.1:8790; where that is taken, it starts without a window)."
     ),
 ]
+
+
+Loader = Annotated[str, typer.Option("--loader", help="What loads the kernel taps: libbpf, or bcc where the kernel has no BTF.")]
 
 
 class CannotStart(Exception):
@@ -60,24 +65,45 @@ def start(
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="The port the MCP server listens on.")],
     netns: Annotated[str | None, typer.Option("--netns", help="The server's network namespace: a process id or a path (default: this one).")] = None,
     policy: PolicyFile = None,
-    mode: Annotated[str, typer.Option("--mode", help="enforce: hold results.")] = "enforce",
+    mode: Annotated[str, typer.Option("--mode", help="enforce: hold results. observe: hold nothing, judge what the kernel taps saw.")] = "enforce",
+    loader: Loader = "libbpf",
+    taps: Annotated[bool, typer.Option("--taps/--no-taps", help="Whether the kernel's taps check that nothing passes the gate by.")] = True,
     mcp_listen: McpListen = None,
     state: StateDir = None,
     runtime: RuntimeDir = None,
 ) -> None:
-    """Guard a port: steer its new connections through the gate. Root only; stays in the foreground.
+    """Guard a port: steer its new connections through the gate; or, with --mode observe, only look. Root only; stays in the foreground.
 
     Prints one JSON line {"event":"ready",…} when live. SIGTERM ends it. Example: holdfast start --port 8931
     """
-    if mode != "enforce":
-        raise typer.BadParameter("only `enforce` is there yet; `observe` comes with the kernel taps", param_hint="--mode")
+    if mode not in ("enforce", "observe"):
+        raise typer.BadParameter("enforce or observe is wanted", param_hint="--mode")
+    if mode == "observe" and not taps:
+        raise typer.BadParameter("observe mode is the taps", param_hint="--no-taps")
+    watched = TapPlan(frozenset({port}), None, loader_named(loader)) if taps else None
+    raise typer.Exit(steered("observe" if mode == "observe" else "enforce", port, netns, policy, watched, mcp_listen, state, runtime))
+
+
+def steered(
+    mode: Literal["enforce", "observe"],
+    port: int,
+    netns: str | None,
+    policy: Path | None,
+    watched: TapPlan | None,
+    mcp_listen: str | None,
+    state: Path | None,
+    runtime: Path | None,
+) -> int:
+    """Become the helper; the exit code. port: 0 where none is observed."""
     if sys.platform != "linux":
-        raise CannotStart("steering needs Linux; `holdfast proxy --listen … --upstream …` runs the same gate anywhere")
+        raise CannotStart("this needs Linux; `holdfast proxy --listen … --upstream …` runs the same gate anywhere")
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
     from enforcer.helper.start import StartOptions
-    from enforcer.helper.start import start as steer
+    from enforcer.helper.start import start as begin
 
     document = read_document(policy)
+    if mode == "observe":
+        _refuse_second(control_socket(runtime))
     options = StartOptions(
         port=port,
         netns=netns,
@@ -87,8 +113,27 @@ def start(
         state_dir=state_dir(state),
         runtime_dir=runtime_dir(runtime),
         mcp_listen=mcp_listen,
+        taps=watched,
+        mode=mode,
     )
-    raise typer.Exit(steer(options))
+    return begin(options)
+
+
+def loader_named(name: str) -> Loading:
+    if name == "libbpf":
+        return "libbpf"
+    if name == "bcc":
+        return "bcc"
+    raise typer.BadParameter("libbpf or bcc is wanted", param_hint="--loader")
+
+
+def _refuse_second(path: Path) -> None:
+    """Two that use one runtime folder would take each other's control socket."""
+    try:
+        client.ask(path, "status", timeout_s=2)
+    except (client.Unreachable, client.Refused):
+        return
+    raise CannotStart(f"another Holdfast answers at {path}: stop it, or give --runtime-dir another")
 
 
 def proxy(
@@ -181,11 +226,8 @@ def _announce(path: Path, port: int) -> None:
 
 def _control(path: Path) -> socket.socket:
     """The listening control socket, 0600; a dead one in its place is replaced, a living one is an error."""
-    try:
-        client.ask(path, "status", timeout_s=2)
-        raise CannotStart(f"another Holdfast answers at {path}: stop it, or give --runtime-dir another")
-    except (client.Unreachable, client.Refused):
-        path.unlink(missing_ok=True)
+    _refuse_second(path)
+    path.unlink(missing_ok=True)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     old = os.umask(0o177)
     try:

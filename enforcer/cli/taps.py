@@ -8,11 +8,11 @@ from dataclasses import asdict
 from rich.markup import escape
 
 from enforcer.cli import render
-from enforcer.cli.places import Json
+from enforcer.cli.places import Json, RuntimeDir, StateDir
 from enforcer.taps.survey import survey
 
 
-def taps(as_json: Json = False) -> None:
+def taps(as_json: Json = False, runtime: RuntimeDir = None, state: StateDir = None) -> None:
     """List the TLS that runs on this machine: what of it can be seen, and what cannot. Attaches nothing."""
     found, hidden = survey()
     if as_json:

@@ -17,7 +17,20 @@ from enforcer.custody.traffic import Arrival, Kept
 from escrow import jsonrpc
 from escrow.call import Call
 from escrow.decision import Decision
-from escrow.evidence.entry import CanaryChanged, Decided, Event, Judged, Locked, PolicyChanged, TokenChanged, Trusted, Unlocked
+from escrow.evidence.entry import (
+    Bypassed,
+    CanaryChanged,
+    Decided,
+    Event,
+    Judged,
+    Locked,
+    Lost,
+    Observed,
+    PolicyChanged,
+    TokenChanged,
+    Trusted,
+    Unlocked,
+)
 from escrow.item import Item, verdict_json
 from escrow.policy import Policy
 from escrow.supervisor.arguments import VerdictQuery
@@ -108,6 +121,23 @@ class Records:
         """The policy changes."""
         position = self._log.record(PolicyChanged(before.version, after.version, by, why))
         self._publish(position, {"outcome": "policy changed", "by": by, "reason": why, "before": before.version, "after": after.version})
+
+    def observed(self, seen: Observed) -> None:
+        """A message that the taps saw and that was judged after the fact."""
+        position = self._log.record(seen)
+        shown = {"outcome": "observed", "direction": seen.direction, "kind": seen.kind, "method": seen.method[:512], "tool": seen.tool[:512]}
+        who = {"pid": seen.pid, "process": seen.process, "connection": seen.connection, "trace": seen.trace, "complete": seen.complete}
+        self._publish(position, {**shown, **who, "verdicts": seen.verdicts})
+
+    def bypassed(self, found: Bypassed) -> None:
+        """Something passed the gate by, or it cannot be told whether."""
+        position = self._log.record(found)
+        self._publish(position, {"outcome": "bypass" if found.certain else "unsure", "reason": found.what, "where": found.where})
+
+    def overlooked(self, lost: Lost) -> None:
+        """Something was seen that nobody could judge."""
+        position = self._log.record(lost)
+        self._publish(position, {"outcome": "lost", "where": lost.what, "reason": f"{lost.count} {lost.unit}: {lost.why}"})
 
     def recall(self, entries: list[dict[str, Any] | None]) -> None:
         """What an earlier daemon recorded, as the log's members, so that views go back beyond this one's start."""
@@ -208,11 +238,13 @@ def shown_entry(entry: Mapping[str, Any]) -> dict[str, Any] | None:
     at = datetime.fromisoformat(entry["at"]).timestamp()
     base = {"id": str(entry["seq"]), "at": at}
     match entry["event"]:
+        case "observed":
+            copied = {key: entry.get(key) for key in ("direction", "kind", "method", "tool", "pid", "process", "connection", "trace", "complete")}
+            return {**base, "outcome": "observed", **copied, "verdicts": _recalled(entry)}
+        case "bypass":
+            return {**base, "outcome": "bypass" if entry["certain"] else "unsure", "reason": entry["what"], "where": entry["where"]}
         case "judged":
-            outcome = _SHOWN[entry["direction"], entry["ruling"]]
-            verdicts = tuple(
-                Verdict(said["judge"], Finding(said["finding"]), said["score"], tuple(Reason(rule, "") for rule in said["rules"])) for said in entry["verdicts"]
-            )
+            outcome, verdicts = _SHOWN[entry["direction"], entry["ruling"]], _recalled(entry)
             copied = {key: entry.get(key) for key in ("recorded", "item", "direction", "kind", "tool", "server", "principal", "session")}
             return {**base, "outcome": outcome, **copied, "verdicts": verdicts}
         case "decided" if entry["by"] != "client":
@@ -222,6 +254,12 @@ def shown_entry(entry: Mapping[str, Any]) -> dict[str, Any] | None:
         case "policy":
             return {**base, "outcome": "policy changed", "by": entry["by"], "reason": entry["why"], "before": entry["before"], "after": entry["after"]}
     return None
+
+
+def _recalled(entry: Mapping[str, Any]) -> Verdicts:
+    return tuple(
+        Verdict(said["judge"], Finding(said["finding"]), said["score"], tuple(Reason(rule, "") for rule in said["rules"])) for said in entry["verdicts"]
+    )
 
 
 _SHOWN: dict[tuple[str, str], Outcome] = {

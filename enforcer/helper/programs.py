@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from enforcer.helper.sights import TapPlan
 from enforcer.inherited import Inherited
 from escrow.jury_settings import JurySettings
 from escrow.scanner_settings import ScannerSettings
@@ -42,6 +43,12 @@ def jury(settings: JurySettings, channel: socket.socket) -> Run:
     return lambda: program.serve(channel, prepared)
 
 
+def taps(plan: TapPlan, channel: socket.socket) -> Run:
+    from enforcer.helper import tapping as program
+
+    return program.prepare(plan, channel)
+
+
 @dataclass(frozen=True, slots=True)
 class Programs:
     """Each is called in the child while it is still root, and returns what runs confined.
@@ -53,3 +60,4 @@ class Programs:
     worker: Callable[[ScannerSettings, socket.socket], Run] = worker
     window: Callable[[socket.socket, tuple[socket.socket, ...]], Run] = window
     jury: Callable[[JurySettings, socket.socket], Run] = jury
+    taps: Callable[[TapPlan, socket.socket], Run] = taps

@@ -43,19 +43,20 @@ CLOSED_S = 1.0
 class Kept:
     """A kind of child that is started, and started again whenever it ends. prepare: given its end of a socket to the daemon.
 
-    keep: descriptors that it uses beside that socket.
+    keep: descriptors that it uses beside that socket. packets: the socket is one of packets, not of a stream.
     """
 
     kind: ChildKind
     confinement: Confinement
     prepare: Callable[[socket.socket], Prepare]
     keep: tuple[int, ...] = ()
+    packets: bool = False
 
 
 class Session:
-    """child: the daemon. channel: our end. asked_to_stop: called when it asks for the end of the instance."""
+    """child: the daemon. channel: our end. asked_to_stop: called when it asks for the end of the instance. steering, opener: None where nothing is steered."""
 
-    def __init__(self, child: Child, channel: socket.socket, steering: Steering, opener: Opener, asked_to_stop: Callable[[], None]) -> None:
+    def __init__(self, child: Child, channel: socket.socket, steering: Steering | None, opener: Opener | None, asked_to_stop: Callable[[], None]) -> None:
         self.child = child
         self.accepting = asyncio.Event()
         self._channel = channel
@@ -74,7 +75,7 @@ class Session:
         if self._over:
             return
         try:
-            wire.send(self._channel, message, descriptor)
+            wire.send(self._channel, message, *(() if descriptor is None else (descriptor,)))
         except wire.Malformed as error:
             self._distrust(str(error))
         except OSError:  # it has ended; `ended` says so in a moment
@@ -111,7 +112,7 @@ class Session:
         while True:
             number, started_at = self._numbers.get(kept.kind, 0) + 1, loop.time()
             self._numbers[kept.kind] = number
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+            ours, theirs = socket.socketpair(socket.AF_UNIX, (socket.SOCK_SEQPACKET if kept.packets else socket.SOCK_STREAM) | socket.SOCK_CLOEXEC)
             with ours, theirs:
                 child = children.start(f"holdfast-{kept.kind}", kept.prepare(theirs), kept.confinement, [theirs.fileno(), *kept.keep])
                 self.tell(ChildStarted(child=kept.kind, number=number), ours.fileno())
@@ -156,18 +157,17 @@ class Session:
         match request:
             case Accepting():
                 self.accepting.set()
-            case OpenUpstream():
-                self._spawn(self._open_upstream(request))
-            case ReadCounters():
-                self._answer_counters(request)
+            case OpenUpstream() if self._opener is not None:
+                self._spawn(self._open_upstream(request, self._opener))
+            case ReadCounters() if self._steering is not None:
+                self.tell(CountersRead(id=request.id, **asdict(self._steering.counters())))
+            case OpenUpstream() | ReadCounters():
+                self._distrust("it asked for what only steering has")
             case AskStop():
                 self._asked_to_stop()
 
-    def _answer_counters(self, request: ReadCounters) -> None:
-        self.tell(CountersRead(id=request.id, **asdict(self._steering.counters())))
-
-    async def _open_upstream(self, request: OpenUpstream) -> None:
-        opened = await self._opener.open(request)
+    async def _open_upstream(self, request: OpenUpstream, opener: Opener) -> None:
+        opened = await opener.open(request)
         if isinstance(opened, socket.socket):
             with opened:
                 self.tell(UpstreamOpened(id=request.id), opened.fileno())

@@ -10,9 +10,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from enforcer.helper import lock, material, traces
 from enforcer.helper.programs import Programs
+from enforcer.helper.sights import TapPlan
 from enforcer.helper.supervisor import DaemonFailed, Plan, Supervisor
 from enforcer.helper.window import NotListening, listen
 from enforcer.kernel import namespace, sockdiag, steer
@@ -33,12 +35,17 @@ class NotUsable(Exception):
     """A file or folder that the options name cannot be used; `str()` says which and why."""
 
 
+_FAILURES = (DaemonFailed, NotListening, NotUsable, material.NotReadable)
+"""Of a start, beside the kernel's; `str()` says why."""
+
+
 @dataclass(frozen=True, slots=True)
 class StartOptions:
     """netns: None, a process's number, or a path. policy: loaded from policy_path (None: the defaults).
 
     state_dir, runtime_dir: made where they are not; `runtime_dir` is for root alone.
     mcp_listen: HOST:PORT of the supervisor's window, "none", or None for the default address where that is free.
+    taps: what they watch; None: no taps. mode: observe needs them, and steers nothing; its port may be 0: none.
     """
 
     port: int
@@ -50,28 +57,34 @@ class StartOptions:
     programs: Programs = field(default_factory=Programs)
     mcp_listen: str | None = None
     policy_lines: dict[Place, int] = field(default_factory=dict)
+    taps: TapPlan | None = None
+    mode: Literal["enforce", "observe"] = "enforce"
 
 
 def start(options: StartOptions, announce: Callable[[str], None] | None = None) -> int:
-    """Guard the port until SIGTERM, SIGINT or `holdfast stop`. 0: done; 1: could not, and said why on standard error.
+    """Guard or observe the port until SIGTERM, SIGINT or `holdfast stop`. 0: done; 1: could not, and said why on standard error.
 
     announce: is given the one JSON line when live; standard output by default.
     """
     try:
         _check_privileges()
         found = namespace.find(options.netns)
+        if options.mode == "observe":
+            return _observe(options, found, announce or _print)
         held = lock.take(found.inode, options.port)
     except lock.Held as other:
         return _fail(f"port {options.port} of this namespace is already guarded by process {other.pid or 'unknown'}")
     except KernelError as error:
         return _fail(str(error), hint=isinstance(error, Missing))
+    except _FAILURES as error:
+        return _fail(str(error))
     except OSError as error:
         return _fail(str(error))
     try:
         return _guard(options, found, announce or _print)
     except Missing as error:
         return _fail(str(error), hint=True)
-    except (KernelError, DaemonFailed, NotListening, NotUsable, material.NotReadable) as error:
+    except (KernelError, *_FAILURES) as error:
         return _fail(str(error))
     finally:
         traces.remove_files(options.runtime_dir, but_record=PinDir(found.inode, options.port).path.exists())
@@ -79,16 +92,7 @@ def start(options: StartOptions, announce: Callable[[str], None] | None = None) 
 
 
 def _guard(options: StartOptions, found: Namespace, announce: Callable[[str], None]) -> int:
-    material.check(options.policy)
-    plan = Plan(
-        port=options.port, namespace=found, policy=options.policy, policy_path=options.policy_path, state_dir=options.state_dir.absolute(),
-        runtime_dir=options.runtime_dir.absolute(), programs=options.programs,
-        window=listen(options.mcp_listen), home=os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC), home_diag=sockdiag.open_socket(),
-        policy_lines=options.policy_lines,
-    )  # fmt: skip
-    _make_runtime_dir(plan.runtime_dir)
-    _make_state_dir(plan.state_dir)
-    jail.prepare()
+    plan = _plan(options, found)
     found.enter()
     if not namespace.loopback_is_up():
         raise KernelError("the loopback interface of the namespace is down, and the gate speaks to the server over it (ip link set lo up)")
@@ -96,12 +100,41 @@ def _guard(options: StartOptions, found: Namespace, announce: Callable[[str], No
     traces.write(plan.runtime_dir, traces.Instance(pid=os.getpid(), port=plan.port, netns=found.inode, pins=str(steering.pins.path)))
     if not _has_listener(plan.port):
         log.warning("nothing listens on port %d yet; connections will fail until the server does", plan.port)
+    _supervise(plan, steering, announce)
+    return DONE
 
+
+def _observe(options: StartOptions, found: Namespace, announce: Callable[[str], None]) -> int:
+    """No lock, no pins, no listener: nothing that could stand in anybody's way, and nothing to remove but the control socket."""
+    try:
+        plan = _plan(options, found)
+        found.enter()
+        _supervise(plan, None, announce)
+    finally:
+        traces.remove_files(options.runtime_dir)
+    return DONE
+
+
+def _supervise(plan: Plan, steering: steer.Steering | None, announce: Callable[[str], None]) -> None:
     async def supervise() -> None:
         await Supervisor(plan, steering, announce).run()
 
     asyncio.run(supervise())
-    return DONE
+
+
+def _plan(options: StartOptions, found: Namespace) -> Plan:
+    """Everything read and checked, and the folders made."""
+    material.check(options.policy)
+    plan = Plan(
+        port=options.port, namespace=found, policy=options.policy, policy_path=options.policy_path, state_dir=options.state_dir.absolute(),
+        runtime_dir=options.runtime_dir.absolute(), programs=options.programs,
+        window=listen(options.mcp_listen), home=os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC), home_diag=sockdiag.open_socket(),
+        policy_lines=options.policy_lines, taps=options.taps,
+    )  # fmt: skip
+    _make_runtime_dir(plan.runtime_dir)
+    _make_state_dir(plan.state_dir)
+    jail.prepare()
+    return plan
 
 
 def _check_privileges() -> None:

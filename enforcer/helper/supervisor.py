@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from enforcer.helper import children, listeners, material, traces, wire
 from enforcer.helper.backoff import next_delay
@@ -18,6 +19,7 @@ from enforcer.helper.messages import Enforcing, NotEnforcing
 from enforcer.helper.notify import notify
 from enforcer.helper.programs import Programs, Run
 from enforcer.helper.session import Kept, Session
+from enforcer.helper.sights import TapPlan
 from enforcer.helper.upstream import Opener
 from enforcer.helper.window import Opened
 from enforcer.inherited import Inherited
@@ -25,7 +27,7 @@ from enforcer.kernel import sockdiag, steer
 from enforcer.kernel.errors import KernelError
 from enforcer.kernel.namespace import Namespace
 from enforcer.privilege import capabilities, identity, jail
-from enforcer.privilege.confine import DaemonConfinement, JuryConfinement, WindowConfinement, WorkerConfinement
+from enforcer.privilege.confine import DaemonConfinement, JuryConfinement, TapsConfinement, WindowConfinement, WorkerConfinement
 from escrow.policy import Policy
 from escrow.policy.places import Path as Place
 
@@ -44,6 +46,7 @@ class DaemonFailed(Exception):
 class Plan:
     """What `start` made of the command line: everything read and checked.
 
+    port: 0 where none is observed. taps: None: without.
     home: descriptor of the network namespace that `start` was called in; the window listens there, and the jury goes out from there.
     home_diag: NETLINK_SOCK_DIAG of it.
     """
@@ -59,21 +62,23 @@ class Plan:
     home: int
     home_diag: socket.socket
     policy_lines: dict[Place, int] = field(default_factory=dict)
+    taps: TapPlan | None = None
 
 
 class Supervisor:
-    """Built in the guarded namespace, in the running loop."""
+    """Built in the guarded namespace, in the running loop. steering: None in observe mode, where nothing is steered and nothing is held."""
 
-    def __init__(self, plan: Plan, steering: steer.Steering, announce: Callable[[str], None]) -> None:
+    def __init__(self, plan: Plan, steering: steer.Steering | None, announce: Callable[[str], None]) -> None:
         self._plan = plan
         self._steering = steering
         self._announce = announce
         self._diag = sockdiag.open_socket()
-        self._opener = Opener(steering, plan.port, plan.policy.bounds.connect_s)
+        self._opener = None if steering is None else Opener(steering, plan.port, plan.policy.bounds.connect_s)
+        self._mode: Literal["enforce", "observe"] = "observe" if steering is None else "enforce"
         self._stopping = asyncio.Event()
         self._session: Session | None = None
         self._guarded = False
-        self._problem: str | None = "steering is not attached yet"
+        self._problem: str | None = "observe mode: nothing is steered, nothing is held" if steering is None else "steering is not attached yet"
 
     async def run(self) -> None:
         """Until stopped. Raises KernelError, DaemonFailed: the start did not succeed, and nothing is left of it."""
@@ -95,9 +100,9 @@ class Supervisor:
             if self._session is not None:
                 await self._session.stop(STOP_GRACE_S)
             # Whatever ends us but an order leaves the port refused, where it was guarded before.
-            if self._stopping.is_set() or not self._guarded:
+            if self._steering is not None and (self._stopping.is_set() or not self._guarded):
                 self._steering.detach()
-            else:
+            elif self._steering is not None:
                 self._steering.abandon()
 
     async def _first_daemon(self) -> Session | None:
@@ -108,7 +113,9 @@ class Supervisor:
                 return None
             how = f": {session.end.result()}" if session.end.done() else f" within {FIRST_DAEMON_S:g} s"
             raise DaemonFailed(f"the daemon did not come to accept connections{how}")
-        self._enforce(gate)
+        if self._steering is not None:
+            self._enforce(self._steering, gate)
+        capabilities.limit_to(capabilities.KEPT | (capabilities.TAPS if self._plan.taps is not None else {}))
         self._tell_ready(session)
         self._start_children(session)
         return session
@@ -121,24 +128,23 @@ class Supervisor:
             each.cancel()
         return session.accepting.is_set() and not session.end.done() and not self._stopping.is_set()
 
-    def _enforce(self, gate: tuple[socket.socket, ...]) -> None:
+    def _enforce(self, steering: steer.Steering, gate: tuple[socket.socket, ...]) -> None:
         """Fill the gate, attach, then end the connections that are older than that."""
-        self._give(gate)
-        self._steering.note_steered(True)
-        adopted = self._guarded = self._steering.attach()
-        destroyed = sockdiag.destroy_older(self._diag, self._plan.port, self._steering.not_steered)
-        self._steering.note_steered(False)
+        self._give(steering, gate)
+        steering.note_steered(True)
+        adopted = self._guarded = steering.attach()
+        destroyed = sockdiag.destroy_older(self._diag, self._plan.port, steering.not_steered)
+        steering.note_steered(False)
         log.info("port %d is guarded (%s; %d older connections ended)", self._plan.port, "taken over" if adopted else "attached", destroyed)
-        self._problem = self._steering.problem()
+        self._problem = steering.problem()
         if self._problem:
             raise KernelError(self._problem)
         self._guarded = True
-        capabilities.limit_to(capabilities.KEPT)
 
     def _tell_ready(self, session: Session) -> None:
         plan = self._plan
-        session.tell(Enforcing())
-        ready = {"event": "ready", "mode": "enforce", "port": plan.port, "pid": os.getpid(), "daemon_pid": session.child.pid, "netns": plan.namespace.shown,
+        self._report(session)
+        ready = {"event": "ready", "mode": self._mode, "port": plan.port, "pid": os.getpid(), "daemon_pid": session.child.pid, "netns": plan.namespace.shown,
                  "netns_inode": plan.namespace.inode, "control": str(plan.runtime_dir / traces.CONTROL), "fail": plan.policy.fail,
                  "window": plan.window.place.url, "window_why": plan.window.place.why}  # fmt: skip
         self._announce(json.dumps(ready))
@@ -150,13 +156,15 @@ class Supervisor:
         delay_s, started_at = 0.0, loop.time()
         while not await self._stopped(session.end):
             delay_s = next_delay(delay_s, loop.time() - started_at)
-            log.error("the daemon ended: %s; connections are refused; another starts in %g s", session.end.result(), delay_s)
+            refused = "" if self._steering is None else "; connections are refused"
+            log.error("the daemon ended: %s%s; another starts in %g s", session.end.result(), refused, delay_s)
             if await self._stopped(timeout_s=delay_s):
                 return
             started_at = loop.time()
             session, gate = self._fork_daemon()
             if await self._accepts(session):
-                self._give(gate)
+                if self._steering is not None:
+                    self._give(self._steering, gate)
                 self._report(session)
                 self._start_children(session)
             else:
@@ -170,27 +178,30 @@ class Supervisor:
         stopping.cancel()
         return self._stopping.is_set()
 
-    def _give(self, gate: tuple[socket.socket, ...]) -> None:
+    def _give(self, steering: steer.Steering, gate: tuple[socket.socket, ...]) -> None:
         """Steer to these, and keep no copy: with the daemon, the last one goes, and connections are refused."""
-        self._steering.open_gate(gate)
+        steering.open_gate(gate)
         _close(gate)
-        if not self._steering.gate_is_open():
+        if not steering.gate_is_open():
             log.error("the daemon accepts, it says, but has closed its listeners: connections are refused")
 
     def _fork_daemon(self) -> tuple[Session, tuple[socket.socket, ...]]:
         plan = self._plan
-        gate = listeners.gate()
-        self._steering.announce_gate(gate)
+        gate: tuple[socket.socket, ...] = ()
+        if self._steering is not None:
+            gate = listeners.gate()
+            self._steering.announce_gate(gate)
         for listener in gate:
             listener.listen(listeners.BACKLOG)
         control_path = plan.runtime_dir / traces.CONTROL
         control = listeners.control(control_path)
         ours, theirs = wire.pair()
+        named = f"port-{plan.port}" if plan.port else "observed"
         inherited = Inherited(
-            mode="enforce", policy=plan.policy, policy_path=plan.policy_path, port=plan.port, server=plan.policy.server.name or f"port-{plan.port}",
+            mode=self._mode, policy=plan.policy, policy_path=plan.policy_path, port=plan.port, server=plan.policy.server.name or named,
             listeners=gate, control=control, state_dir=jail.STATE, shown_state_dir=plan.state_dir, control_path=control_path, helper=theirs, diag=self._diag,
             netns=plan.namespace.shown, window=plan.window.place, window_diag=plan.home_diag,
-            policy_lines=plan.policy_lines,
+            policy_lines=plan.policy_lines, taps=plan.taps is not None,
         )  # fmt: skip
         keep = [theirs.fileno(), control.fileno(), self._diag.fileno(), plan.home_diag.fileno(), *(listener.fileno() for listener in gate)]
 
@@ -214,6 +225,8 @@ class Supervisor:
         if jury is not None:
             confinement = JuryConfinement(identity.jury(), plan.home)
             session.keep(Kept("jury", confinement, lambda channel: lambda: plan.programs.jury(jury, channel), (plan.home,)))
+        if (taps := plan.taps) is not None:
+            session.keep(Kept("taps", TapsConfinement(identity.taps()), lambda channel: lambda: plan.programs.taps(taps, channel), packets=True))
 
     async def _watch(self) -> None:
         while True:
@@ -226,6 +239,8 @@ class Supervisor:
         self._check()
 
     def _check(self) -> None:
+        if self._steering is None:
+            return
         try:
             problem = self._steering.problem()
         except (KernelError, OSError) as error:

@@ -1,4 +1,4 @@
-"""One message a packet over a SOCK_SEQPACKET pair, with at most one descriptor. Never blocks: both ends are event loops."""
+"""One message a packet over a SOCK_SEQPACKET pair, with a few descriptors at most. Never blocks: both ends are event loops."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return one, other
 
 
-def send(through: socket.socket, message: BaseModel, descriptor: int | None = None) -> None:
+def send(through: socket.socket, message: BaseModel, *descriptors: int) -> None:
     """Raises:
     Malformed: the peer has let so many packets pile up that the kernel takes no more.
     OSError: the peer is gone.
     """
     data = message.model_dump_json().encode()
     try:
-        if descriptor is None:
-            through.send(data)
+        if descriptors:
+            socket.send_fds(through, [data], list(descriptors))
         else:
-            socket.send_fds(through, [data], [descriptor])
+            through.send(data)
     except BlockingIOError:
         raise Malformed("it does not read") from None
 
 
-def receive(from_: socket.socket) -> tuple[bytes, list[int]] | None:
+def receive(from_: socket.socket, max_bytes: int = MAX_BYTES) -> tuple[bytes, list[int]] | None:
     """A packet and the descriptors that came with it; None at the end of the connection.
 
     Raises:
         BlockingIOError: nothing has come.
-        Malformed: longer than MAX_BYTES, or empty.
+        Malformed: longer than `max_bytes`, or empty.
     """
-    data, ancillary, flags, _ = from_.recvmsg(MAX_BYTES + 1, socket.CMSG_SPACE(4 * _FD_BYTES), socket.MSG_CMSG_CLOEXEC)
+    data, ancillary, flags, _ = from_.recvmsg(max_bytes + 1, socket.CMSG_SPACE(4 * _FD_BYTES), socket.MSG_CMSG_CLOEXEC)
     descriptors: list[int] = []
     for level, kind, raw in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             numbers = array.array("i")
             numbers.frombytes(raw[: len(raw) - len(raw) % _FD_BYTES])
             descriptors += numbers
-    if len(data) > MAX_BYTES or flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+    if len(data) > max_bytes or flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
         close(descriptors)
         raise Malformed("a packet is too long")
     if not data:

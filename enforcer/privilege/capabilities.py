@@ -15,8 +15,12 @@ SETGID = 6
 SETUID = 7
 SETPCAP = 8
 NET_ADMIN = 12
+NET_RAW = 13
+SYS_PTRACE = 19
 SYS_ADMIN = 21
+PERFMON = 38
 BPF = 39
+CHECKPOINT_RESTORE = 40
 
 NEEDED_TO_START: dict[int, str] = {
     SYS_ADMIN: "CAP_SYS_ADMIN",
@@ -37,13 +41,35 @@ KEPT: dict[int, str] = {
     KILL: "ends a daemon or worker, which belongs to another user",
     DAC_READ_SEARCH: "a new daemon or worker imports Holdfast, which may lie in a folder of another user",
 }
-"""What the helper keeps. Not kept: BPF (its maps are open), DAC_OVERRIDE, CHOWN, SYS_PTRACE, SYS_MODULE, NET_RAW, … and every other."""
+"""What the helper keeps. Not kept: BPF (its maps are open), DAC_OVERRIDE, CHOWN, SYS_MODULE, … and every other."""
+
+TAPS: dict[int, str] = {
+    BPF: "loads the taps, and attaches them to processes and libraries as they come",
+    PERFMON: "attaches uprobes, and hears of executable mappings as they are made",
+    NET_RAW: "a packet socket for the socket filter",
+    SYS_PTRACE: "sees which sockets and files other users' processes hold (/proc/PID/fd, maps)",
+    CHECKPOINT_RESTORE: "opens the very file that a process has mapped (/proc/PID/map_files)",
+    DAC_READ_SEARCH: "the same, where /proc/PID and the file belong to another user",
+}
+"""What the process of the taps has, and the helper keeps for it, unless told to start without taps."""
+
+TAPS_FOLLOW: dict[int, str] = {number: why for number, why in TAPS.items() if number != NET_RAW}
+"""What the process of the taps keeps once its packet socket is made."""
 
 
 def effective() -> int:
     """The effective set of this process, as a mask."""
+    return _set("CapEff")
+
+
+def permitted() -> int:
+    """What this process may have, as a mask."""
+    return _set("CapPrm")
+
+
+def _set(name: str) -> int:
     for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
-        if line.startswith("CapEff:"):
+        if line.startswith(f"{name}:"):
             return int(line.split()[1], 16)
     raise OSError("/proc/self/status names no capabilities")
 
@@ -57,7 +83,12 @@ def limit_to(kept: dict[int, str]) -> None:
     """Keep only these, in every set of the calling thread; nothing can be got back."""
     empty_bounding_set(but=kept)
     libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
-    mask = sum(1 << number for number in kept)
+    keep(kept)
+
+
+def keep(kept: dict[int, str]) -> None:
+    """These, as far as they are permitted, and no others from now on."""
+    mask = sum(1 << number for number in kept) & permitted()
     libc.capset(mask, mask, 0)
 
 

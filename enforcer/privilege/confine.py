@@ -24,6 +24,10 @@ _JURY_MEMORY_BYTES = 4 << 30
 _JURY_FILES = 64
 """Its connections, its event loop, and the resolver's files and sockets."""
 
+_TAPS_MEMORY_BYTES = 4 << 30
+_TAPS_FILES = 16384
+"""A descriptor for each probe."""
+
 WINDOW_MEMORY_BYTES = 2 << 30
 WINDOW_FILES = 400
 """Its connections, 256 at most, and a few of its own."""
@@ -58,10 +62,17 @@ class WindowConfinement:
     identity: Identity
 
 
-Confinement = DaemonConfinement | WorkerConfinement | JuryConfinement | WindowConfinement
+@dataclass(frozen=True, slots=True)
+class TapsConfinement:
+    """Sees the machine's processes and files and stays in the helper's network namespace; keeps the capabilities of `TAPS_FOLLOW`."""
+
+    identity: Identity
 
 
-def begin(name: str, parent: int, keep: Iterable[int]) -> None:
+Confinement = DaemonConfinement | WorkerConfinement | JuryConfinement | WindowConfinement | TapsConfinement
+
+
+def begin(name: str, parent: int, keep: Iterable[int], own_namespaces: bool = True) -> None:
     """keep: descriptors that the child goes on with. Standard input becomes empty, standard output the parent's standard error."""
     gc.freeze()  # the parent's objects stay: their finalizers would close descriptors that are ours by then
     _die_with(parent)
@@ -77,7 +88,8 @@ def begin(name: str, parent: int, keep: Iterable[int]) -> None:
     libc.name_process(name)
     libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
     capabilities.empty_bounding_set()
-    jail.own_namespaces()
+    if own_namespaces:
+        jail.own_namespaces()
     # Threads that a numeric library starts at its import would only cost: each worker is one of several processes.
     os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
 
@@ -101,10 +113,15 @@ def finish(confinement: Confinement, parent: int) -> None:
         case WorkerConfinement():
             jail.enter_empty()
             _limit(_WORKER_MEMORY_BYTES, 0)
+        case TapsConfinement():
+            _limit(_TAPS_MEMORY_BYTES, _TAPS_FILES)
+            libc.prctl(libc.PR_SET_KEEPCAPS, 1)
     os.umask(0o077)
     os.setgroups([])
     os.setresgid(confinement.identity.gid, confinement.identity.gid, confinement.identity.gid)
     os.setresuid(confinement.identity.uid, confinement.identity.uid, confinement.identity.uid)  # clears every capability of every thread
+    if isinstance(confinement, TapsConfinement):  # asked to keep what it is permitted, of which it keeps these
+        capabilities.keep(capabilities.TAPS_FOLLOW)
     libc.prctl(libc.PR_SET_DUMPABLE, 0)
     _die_with(parent)  # changing the user cleared it (prctl(2))
     match confinement:
@@ -116,6 +133,8 @@ def finish(confinement: Confinement, parent: int) -> None:
             syscalls.allow_window()
         case WorkerConfinement():
             syscalls.allow_worker()
+        case TapsConfinement():
+            syscalls.allow_taps()
 
 
 def _limit(memory_bytes: int, files: int) -> None:

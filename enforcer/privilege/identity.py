@@ -1,6 +1,6 @@
 """Who the confined processes run as.
 
-The daemon: the user `holdfast` where there is one, else a fixed number. The workers, the jury and the window: other fixed numbers, so that not even a
+The daemon: the user `holdfast` where there is one, else a fixed number. The workers, the jury, the window and the taps: other fixed numbers, so that not even a
 signal leads from one kind to another. The numbers lie in 61184–65519, which systemd reserves for users that exist only while a
 service runs (systemd's "Users, Groups, UIDs and GIDs"), so no person and no package owns files under them.
 """
@@ -15,6 +15,7 @@ DAEMON_ID = 61931
 WORKER_ID = 61932
 JURY_ID = 61933
 WINDOW_ID = 61934
+TAPS_ID = 61935
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +42,7 @@ def jury() -> Identity:
 
 def window() -> Identity:
     return Identity(WINDOW_ID, WINDOW_ID)
+
+
+def taps() -> Identity:
+    return Identity(TAPS_ID, TAPS_ID)

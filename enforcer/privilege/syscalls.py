@@ -49,6 +49,11 @@ _JURY = _words("""
 
 _WINDOW = _words("accept accept4 listen")  # taking connections on the sockets it was given; event loops call listen again
 
+_TAPS = _words("""
+    bpf perf_event_open
+    open openat stat lstat newfstatat statx readlink readlinkat getdents64 access faccessat faccessat2 getcwd
+""")  # attaching probes to what comes later, and reading /proc and the files that processes have mapped
+
 _DEADLY = _words("""
     execve execveat ptrace process_vm_readv process_vm_writev pidfd_getfd kcmp bpf perf_event_open userfaultfd
     mount umount2 pivot_root chroot setns unshare open_by_handle_at move_mount fsopen open_tree
@@ -81,7 +86,12 @@ def allow_window() -> None:
     _load([*_BASE, *_WINDOW], may_map_code=False)
 
 
-def _load(names: list[str], may_map_code: bool, may_go_out: bool = False) -> None:
+def allow_taps() -> None:
+    """Confine to reading files and attaching probes: nothing is written, sent elsewhere or run."""
+    _load([*_BASE, *_TAPS], may_map_code=False, ioctls=(*_IOCTLS, 0x2400, 0x40042408))  # PERF_EVENT_IOC_ENABLE, PERF_EVENT_IOC_SET_BPF
+
+
+def _load(names: list[str], may_map_code: bool, may_go_out: bool = False, ioctls: tuple[int, ...] = _IOCTLS) -> None:
     rules = seccomp.SyscallFilter(seccomp.ERRNO(errno.EPERM))
     rules.set_attr(seccomp.Attr.CTL_TSYNC, 1)
     for name in names:
@@ -92,7 +102,7 @@ def _load(names: list[str], may_map_code: bool, may_go_out: bool = False) -> Non
             rules.add_rule(seccomp.ALLOW, name)
         else:
             rules.add_rule(seccomp.ALLOW, name, seccomp.Arg(2, seccomp.MASKED_EQ, _PROT_EXEC, 0))
-    for request in _IOCTLS:
+    for request in ioctls:
         rules.add_rule(seccomp.ALLOW, "ioctl", seccomp.Arg(1, seccomp.MASKED_EQ, 0xFFFFFFFF, request))
     for option in _PRCTLS:
         rules.add_rule(seccomp.ALLOW, "prctl", seccomp.Arg(0, seccomp.MASKED_EQ, 0xFFFFFFFF, option))
@@ -108,7 +118,7 @@ def _load(names: list[str], may_map_code: bool, may_go_out: bool = False) -> Non
     rules.add_rule(seccomp.ALLOW, "tgkill", seccomp.Arg(0, seccomp.EQ, os.getpid()))  # abort()
     rules.add_rule(seccomp.ALLOW, "prlimit64", seccomp.Arg(0, seccomp.EQ, 0), seccomp.Arg(2, seccomp.EQ, 0))  # reading its own
     for name in _DEADLY:
-        if _exists(name):
+        if _exists(name) and name not in names:
             rules.add_rule(seccomp.KILL_PROCESS, name)
     rules.load()
 

@@ -45,13 +45,13 @@ class Reader:
         """To wait on; readable when much is unread."""
         return [ring.fd for ring in self._rings]
 
-    def read(self, now_ns: int) -> tuple[list[Event], bool]:
-        """Events since the last call, and whether there are more at once. now_ns: CLOCK_MONOTONIC."""
+    def read(self, now_ns: int, at_once: int = AT_ONCE) -> tuple[list[Event], bool]:
+        """Events since the last call, and whether there are more at once. now_ns: CLOCK_MONOTONIC. at_once: records of one ring."""
         events: list[Event] = []
         more = False
         for ring in self._rings:
-            starts = ring.take(AT_ONCE)
-            more = more or len(starts) == AT_ONCE
+            starts = ring.take(at_once)
+            more = more or len(starts) == at_once
             decoded = self._decoder.decode(ring.memory, starts)
             ring.release()
             linker, links = self._linker, self._links
