@@ -46,8 +46,9 @@ peers: setup
 	@command -v nginx >/dev/null || { echo "holdfast: installing nginx-light"; DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends nginx-light >>build/apt.log 2>&1; }
 	@sh tests/real/setup.sh npm mcp1
 
+# Two at a time: what looks at the whole machine in one worker, everything else in the other (tests/conftest.py).
 test: peers
-	@$(PY) -m pytest -q
+	@$(PY) -m pytest -q -n 2 --dist loadgroup
 
 bench: peers
 	@command -v haproxy >/dev/null || { echo "holdfast: installing haproxy"; DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends haproxy >>build/apt.log 2>&1; }

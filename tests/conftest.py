@@ -18,6 +18,8 @@ MARKS = {
     "runsc": "needs gVisor's runsc",
 }
 _skips = Skips()
+_shown: list[str] = []
+"""What tests want read whether they pass or not (`record_property("shown", text)`)."""
 
 
 def _lacking() -> dict[str, str]:
@@ -40,15 +42,24 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{mark}: {meaning}")
 
 
+_FOLDERS = ("real", "bpf", "demo", "faults", "mcp_server", "enforcer/helper", "enforcer/kernel", "enforcer/privilege")
+MACHINE = tuple(Path(__file__).parent / name for name in _FOLDERS)
+"""Tests that start real instances or look at the whole machine: one after the other, in one worker, while the others run beside them."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     lacks = _lacking()
     for item in items:
+        marked = any(item.get_closest_marker(mark) is not None for mark in ("root", "bpf"))
+        if marked or any(item.path.is_relative_to(folder) for folder in MACHINE):
+            item.add_marker(pytest.mark.xdist_group("machine"))
         for mark, why in lacks.items():
             if item.get_closest_marker(mark) is not None:
                 item.add_marker(pytest.mark.skip(reason=why))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    _shown.extend(str(value) for name, value in report.user_properties if name == "shown" and report.when == "call")
     if report.skipped and isinstance(report.longrepr, tuple):
         _skips.add(report.longrepr[2])
 
@@ -62,6 +73,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     def count(*outcomes: str) -> int:
         return sum(len(terminalreporter.stats.get(outcome, [])) for outcome in outcomes)
 
+    for text in _shown:
+        terminalreporter.write_line(text)
     terminalreporter.write_sep("=", "account")
     for line in _skips.lines():
         terminalreporter.write_line(line)
