@@ -7,6 +7,7 @@ that had been recorded by then was read.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from enforcer.helper import wire
 from enforcer.helper.sights import (
     MAX_BYTES,
     SIGHTS,
+    AddressesSeen,
     DoorsHidden,
     DoorsSeen,
     NamesSeen,
@@ -47,7 +49,25 @@ _TICK_S = 0.1
 _AT_ONCE = 256
 """Records of one ring in one turn: about 2 ms of the relay's time at most."""
 _KNOWN_NAMES = 65536
+_KNOWN_ADDRESSES = 4096
 _TAPS: tuple[Source, ...] = ("tap", "tls")
+
+
+class _Local:
+    """A namespace's own addresses. An address is looked at once."""
+
+    def __init__(self, networks: tuple[str, ...]) -> None:
+        self._networks = [ipaddress.ip_network(network) for network in networks]
+        self._known: dict[str, bool] = {}
+
+    def __contains__(self, address: object) -> bool:
+        found = self._known.get(str(address))
+        if found is None:
+            if len(self._known) > _KNOWN_ADDRESSES:
+                self._known.clear()
+            plain = ipaddress.ip_address(str(address))
+            found = self._known[str(address)] = any(plain in network for network in self._networks)
+        return found
 
 
 class Watch:
@@ -69,6 +89,7 @@ class Watch:
         self._socket: socket.socket | None = None
         self._reader: Reader | None = None
         self._task: asyncio.Task[None] | None = None
+        self._servers: frozenset[int] = frozenset()
         self.problem = ""
         self._unprobed = self._left_out = self._certain = 0
 
@@ -99,8 +120,10 @@ class Watch:
         self._leave("")
 
     def name(self, pid: int | None) -> str:
-        """Whose process it is, for people; "" where that is not known."""
-        return "" if pid is None else self.names.get(pid, "")
+        """Whose process it is, for people; "" where that is not known. None: of what was seen on the port, which is the server's."""
+        if pid is None:
+            return " and ".join(sorted({self.names.get(each, "") for each in self._servers} - {""}))[:128]
+        return self.names.get(pid, "")
 
     def status(self) -> dict[str, Any]:
         counts = {} if self._reader is None else {name: asdict(found) for name, found in self._reader.counts().items()}
@@ -157,7 +180,12 @@ class Watch:
                     self._alarm(Alarm(True, f"{sight.left_out} more doors or connections of the guarded server than are listed", ""))
                 self._left_out = sight.left_out
                 doors = tuple(Door(Family(each.family), each.inode, each.address, each.pid) for each in sight.doors)
-                self.adapter.snapshot(Snapshot(doors, tuple(Visit(each.door, each.key, each.peer) for each in sight.visits)), frozenset(sight.servers))
+                self._servers = frozenset(sight.servers)
+                self.adapter.snapshot(Snapshot(doors, tuple(Visit(each.door, each.key, each.peer) for each in sight.visits)), self._servers)
+            case AddressesSeen() if self.adapter.witness is not None:
+                self.adapter.witness.addresses = None if sight.networks is None else _Local(sight.networks)
+            case AddressesSeen():
+                pass
             case DoorsHidden():
                 self._doors = f"not watched: {sight.why}"
             case TargetsSeen():

@@ -74,6 +74,6 @@ def verdicts(
 
 def _observed(row: dict[str, Any], finding: str) -> str:
     """A message that was only seen: whose, where, what, and what the judges say."""
-    who = f"{row['pid']} {row['process']}".strip() if row["pid"] is not None else "-"
+    who = f"{row['pid'] or ''} {row['process']}".strip() or "-"
     words = (who, row["connection"], row["direction"], row["method"], row["tool"])
     return f"{'observed':10} " + "  ".join(escape(render.safe(str(word)))[:80] for word in words) + f"  {finding}"

@@ -37,7 +37,7 @@ def observe(
         scope = Scope(pids=frozenset({pid}))
     elif cgroup is not None:
         scope = _of_cgroup(cgroup)
-    raise typer.Exit(steered("observe", 0, None, policy, TapPlan(frozenset(), scope, loader_named(loader)), mcp_listen, state, runtime))
+    raise typer.Exit(steered("observe", 0, None, policy, TapPlan(frozenset(), scope, loader_named(loader), guards=False), mcp_listen, state, runtime))
 
 
 def _of_cgroup(path: Path) -> Scope:

@@ -80,7 +80,7 @@ def start(
         raise typer.BadParameter("enforce or observe is wanted", param_hint="--mode")
     if mode == "observe" and not taps:
         raise typer.BadParameter("observe mode is the taps", param_hint="--no-taps")
-    watched = TapPlan(frozenset({port}), None, loader_named(loader)) if taps else None
+    watched = TapPlan(frozenset({port}), None, loader_named(loader), guards=mode == "enforce") if taps else None
     raise typer.Exit(steered("observe" if mode == "observe" else "enforce", port, netns, policy, watched, mcp_listen, state, runtime))
 
 

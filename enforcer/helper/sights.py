@@ -18,6 +18,7 @@ MOST_VISITS = 128
 MOST_SERVERS = 2048
 MOST_NAMES = 128
 MOST_UNCOVERED = 16
+MOST_ADDRESSES = 512
 
 Number = Annotated[int, Field(ge=0, lt=1 << 63)]
 Pid = Annotated[int, Field(gt=0, lt=1 << 31)]
@@ -41,11 +42,13 @@ class TapPlan:
     """What is watched.
 
     ports: of the socket filter; none: no socket filter. scope: whose plaintext is copied; None: that of the processes that listen on `ports`.
+    guards: other doors than `ports` are nobody's business but where those are guarded.
     """
 
     ports: frozenset[int]
     scope: Scope | None
     loader: Loader = "libbpf"
+    guards: bool = True
 
 
 class _Sight(BaseModel):
@@ -126,7 +129,14 @@ class NamesSeen(_Sight):
     names: Annotated[tuple[Named, ...], Field(max_length=MOST_NAMES)]
 
 
-Sight = TapAttached | TapAbsent | DoorsSeen | DoorsHidden | TargetsSeen | NamesSeen
+class AddressesSeen(_Sight):
+    """The namespace's own addresses, as networks (RFC 4632, RFC 4291). None: too many to say, so any may be."""
+
+    type: Literal["addresses_seen"] = "addresses_seen"
+    networks: Annotated[tuple[Annotated[str, Field(max_length=43)], ...], Field(max_length=MOST_ADDRESSES)] | None
+
+
+Sight = TapAttached | TapAbsent | AddressesSeen | DoorsSeen | DoorsHidden | TargetsSeen | NamesSeen
 SIGHTS: TypeAdapter[Sight] = TypeAdapter(Annotated[Sight, Field(discriminator="type")])
 
 

@@ -6,6 +6,7 @@ afterwards attaches probes and looks at /proc. Whatever cannot be had is told, a
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import select
@@ -17,11 +18,13 @@ from pathlib import Path
 
 from enforcer.helper import wire
 from enforcer.helper.sights import (
+    MOST_ADDRESSES,
     MOST_DOORS,
     MOST_NAMES,
     MOST_SERVERS,
     MOST_UNCOVERED,
     MOST_VISITS,
+    AddressesSeen,
     DoorSeen,
     DoorsHidden,
     DoorsSeen,
@@ -41,7 +44,7 @@ from enforcer.kernel.errors import KernelError
 from enforcer.taps.loading import Loaded
 from enforcer.taps.watch import Scope, TlsTaps
 from enforcer.taps.wire import WireTap
-from escrow.flows.doors import Snapshot
+from escrow.flows.doors import Family, Snapshot
 
 LOOK_S = 0.25
 _PAUSE_S = 0.02
@@ -119,6 +122,7 @@ class _Tapping:
     def _look(self) -> None:
         """At the doors, at who the server's processes are, and at what is probed."""
         self._own = _family(self._helper)
+        self._tell("addresses", _addresses())
         if self._doors is not None:
             self._look_at_doors(self._doors)
         if self._tls is not None:
@@ -133,6 +137,10 @@ class _Tapping:
             self._tell("doors", DoorsHidden(why=_shown(f"the socket tables cannot be read: {error}", 512)))
             return
         self._servers = doors.servers
+        if not self._plan.guards:
+            seen = Snapshot((), ())
+        elif self._wire is not None:  # what TLS is served there can then be linked to its connection
+            self._wire.watch(self._plan.ports | _ports(seen))
         self._tell("doors", _doors_seen(seen, doors.servers))
 
     def _follow(self) -> None:
@@ -204,6 +212,26 @@ def _doors_seen(seen: Snapshot, servers: frozenset[int]) -> DoorsSeen:
     visits = tuple(VisitSeen(door=each.door, key=each.key, peer=_shown(each.peer, 128)) for each in seen.visits[:MOST_VISITS])
     left_out = len(seen.doors) - len(doors) + len(seen.visits) - len(visits) + max(0, len(servers) - MOST_SERVERS)
     return DoorsSeen(doors=doors, visits=visits, servers=tuple(sorted(servers)[:MOST_SERVERS]), left_out=left_out)
+
+
+def _ports(seen: Snapshot) -> set[int]:
+    return {int(each.address.rpartition(":")[2]) for each in seen.doors[:MOST_DOORS] if each.family is Family.TCP}
+
+
+def _addresses() -> AddressesSeen:
+    """From /proc: those of IPv4 as the routing table has them, with whole networks (127.0.0.0/8), those of IPv6 one by one."""
+    networks, last = set(), ""
+    with suppress(OSError):
+        for line in (_PROC / "self/net/fib_trie").read_text(encoding="ascii").splitlines():
+            words = line.split()
+            if words[0] == "|--":
+                last = words[1]
+            elif words[-1] == "LOCAL":
+                networks.add(last + words[0])
+    with suppress(OSError):
+        for line in (_PROC / "self/net/if_inet6").read_text(encoding="ascii").splitlines():
+            networks.add(f"{ipaddress.IPv6Address(bytes.fromhex(line.split()[0]))}/128")
+    return AddressesSeen(networks=tuple(sorted(networks)) if len(networks) <= MOST_ADDRESSES else None)
 
 
 def _family(helper: int) -> frozenset[int]:

@@ -16,6 +16,7 @@ recorded before was read.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Container
 from dataclasses import dataclass, field, replace
 
 from escrow.events import Connection, Direction, Linked, Lost, TlsObject, Unlinked
@@ -63,13 +64,13 @@ class _Known:
 
 
 class Witness:
-    """See the module. ports: the guarded ones. addresses: the guarded machine's own, None for any. Take what `out` has.
+    """See the module. ports: the guarded ones. addresses: the guarded machine's own, None for any, kept true like `servers`. Take what `out` has.
 
     servers: ids of the server's processes, kept true by whoever knows: what their TLS objects serve is guarded on every port.
     """
 
-    def __init__(self, ports: frozenset[int], addresses: frozenset[str] | None = None, windows: Windows | None = None) -> None:
-        self._ports, self._addresses = ports, addresses
+    def __init__(self, ports: frozenset[int], addresses: Container[str] | None = None, windows: Windows | None = None) -> None:
+        self._ports, self.addresses = ports, addresses
         self.servers: frozenset[int] = frozenset()
         self._windows = windows or Windows()
         self.tally = Tally()
@@ -235,7 +236,7 @@ class Witness:
 
     def _guarded(self, connection: Connection) -> bool:
         server = connection.server
-        return server.port in self._ports and (self._addresses is None or server.address in self._addresses)
+        return server.port in self._ports and (self.addresses is None or server.address in self.addresses)
 
     def _once(self, source: Source, outcome: Outcome) -> None:
         """Tell something about a whole flow."""
