@@ -24,6 +24,8 @@ from escrow.sse import Event, EventTooLarge, Reader
 
 _T = TypeVar("_T")
 _ENDPOINT = re.compile(r"/[\x21-\x7e]{0,2047}")
+_EVENTS_A_TURN = 4
+"""Events judged before other connections have their turn: a thousand streams that never end must not keep an honest client waiting."""
 _MOST_HELD = 256
 """Held messages that one stream may have open."""
 
@@ -41,7 +43,7 @@ class EventRelay(AtServer):
         self._reader = Reader(context.policy.bounds.result_bytes)
         self._queue: deque[Event] = deque()
         self._judging = False
-        """Whether an event is with a slow judge; later ones wait for it."""
+        """Whether an event is with a slow judge, or others have their turn; later ones wait."""
         self._over = False
         """Whether the server sent the stream's end."""
         self._held: dict[Ticket, Call | None] = {}
@@ -133,7 +135,13 @@ class EventRelay(AtServer):
 
     def _next(self) -> None:
         """Take events until one has to wait."""
+        taken = 0
         while self._queue and not self._judging and not self.exchange.over:
+            if taken == _EVENTS_A_TURN:
+                self._judging = True
+                asyncio.get_running_loop().call_soon(self._again)
+                break
+            taken += 1
             self._event(self._queue.popleft())
         if self.exchange.over:
             return
@@ -141,6 +149,13 @@ class EventRelay(AtServer):
         waiting = self._left is not None and (self._held or self._confirming)
         if self._over and not self._judging and (not waiting or self.exchange.client.gone):
             self.finish(keep=True)
+
+    def _again(self) -> None:
+        """The others had their turn."""
+        if not self.exchange.over:
+            self._judging = False
+            self._next()
+            self.stream.flush()
 
     def _event(self, event: Event) -> None:
         if event.name == "endpoint":
