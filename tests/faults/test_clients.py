@@ -16,7 +16,7 @@ from tests.real.conftest import FULL
 from tests.real.gate import Gate
 
 THOUSAND = 1000
-STREAMS = 300 if FULL else 50
+STREAMS = 1000 if FULL else 50
 """Streams cost the server behind a thread each, and the judges their first events."""
 POLICY = world.ONE_WORKER + "[bounds]\nhead_s = 2\n"
 HONEST_S = 10.0 if not FULL else 60.0
