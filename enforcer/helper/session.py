@@ -44,6 +44,7 @@ class Kept:
     """A kind of child that is started, and started again whenever it ends. prepare: given its end of a socket to the daemon.
 
     keep: descriptors that it uses beside that socket. packets: the socket is one of packets, not of a stream.
+    grace_s: how long it may take to end by itself once the daemon has.
     """
 
     kind: ChildKind
@@ -51,6 +52,7 @@ class Kept:
     prepare: Callable[[socket.socket], Prepare]
     keep: tuple[int, ...] = ()
     packets: bool = False
+    grace_s: float = 0.0
 
 
 class Session:
@@ -119,8 +121,10 @@ class Session:
             try:
                 how = await child.ended()
             except asyncio.CancelledError:
+                ending = asyncio.ensure_future(child.ended())
+                await asyncio.wait({ending}, timeout=kept.grace_s)
                 child.kill()
-                await asyncio.shield(child.ended())
+                await asyncio.shield(ending)
                 raise
             if self._stopping:
                 return

@@ -36,6 +36,8 @@ log = logging.getLogger("holdfast.helper")
 TICK_S = 0.4
 FIRST_DAEMON_S = 30.0
 STOP_GRACE_S = 5.0
+TAPS_GRACE_S = 2.0
+"""The taps take their probes away all at once, in a moment; the kernel, one after the other, takes seconds."""
 
 
 class DaemonFailed(Exception):
@@ -226,7 +228,9 @@ class Supervisor:
             confinement = JuryConfinement(identity.jury(), plan.home)
             session.keep(Kept("jury", confinement, lambda channel: lambda: plan.programs.jury(jury, channel), (plan.home,)))
         if (taps := plan.taps) is not None:
-            session.keep(Kept("taps", TapsConfinement(identity.taps()), lambda channel: lambda: plan.programs.taps(taps, channel), packets=True))
+            session.keep(
+                Kept("taps", TapsConfinement(identity.taps()), lambda channel: lambda: plan.programs.taps(taps, channel), packets=True, grace_s=TAPS_GRACE_S)
+            )
 
     async def _watch(self) -> None:
         while True:

@@ -101,6 +101,8 @@ class _Tapping:
         while True:
             ready = waiting.poll(max(0.0, looked_at + LOOK_S - time.monotonic()) * 1000)
             if any(fd == self._channel.fileno() for fd, _ in ready):  # the daemon says nothing: this is its end
+                if self._tls is not None:
+                    self._tls.close()
                 return 0
             if ready:
                 self._follow()

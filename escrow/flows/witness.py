@@ -211,7 +211,7 @@ class Witness:
         if unit.kind is UnitKind.OPAQUE:
             if known.opaque:
                 self.tally.opaque += unit.direction is known.word
-            else:
+            elif unit.direction is known.word:  # what the other end tries is answered by the gate
                 self._once(source, Bypass(Why.OPAQUE, unit, sum))
             return True
         if unit.direction is not known.word or unit.kind is UnitKind.FIRST:

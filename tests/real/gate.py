@@ -110,12 +110,14 @@ def missing() -> str | None:
 
 
 @contextmanager
-def run(directory: Path, target_port: int, *, steer: bool = False, policy: str = POLICY, mcp_listen: str = "none") -> Iterator[Gate]:
-    """Put a gate in front of a port of this machine; `steer` needs root. mcp_listen: where supervisors find its window."""
+def run(
+    directory: Path, target_port: int, *, steer: bool = False, policy: str = POLICY, mcp_listen: str = "none", more: tuple[str, ...] = ()
+) -> Iterator[Gate]:
+    """Put a gate in front of a port of this machine; `steer` needs root. mcp_listen: where supervisors find its window. more: options."""
     (directory / "policy.toml").write_text(policy)
     port = target_port if steer else free_port()
     where = ["start", "--port", str(port)] if steer else ["proxy", "--listen", f"127.0.0.1:{port}", "--upstream", f"http://127.0.0.1:{target_port}"]
-    arguments = [*where, "--policy", str(directory / "policy.toml"), "--mcp-listen", mcp_listen]
+    arguments = [*where, "--policy", str(directory / "policy.toml"), "--mcp-listen", mcp_listen, *more]
     gate = Gate(directory, arguments, port, _start(directory, arguments))
     try:
         yield gate
