@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from tests.enforcer.helper import world
 from tests.enforcer.helper.world import until
 from tests.real import gate
 from tests.real.gate import HOLDFAST, Gate
@@ -205,6 +206,29 @@ def test_somebody_who_answers_in_the_servers_place_is_a_bypass(passed_by: Gate) 
     assert not sound(passed_by)
 
 
+def test_the_taps_process_keeps_what_attaching_needs_and_the_daemon_still_nothing(honest: Gate) -> None:
+    helper = honest.program.process.pid
+    (taps,) = [pid for pid in _children(helper) if _comm(pid) == "holdfast-taps"]
+    found = world.status(taps)
+    # BPF, PERFMON, SYS_PTRACE, CHECKPOINT_RESTORE, DAC_READ_SEARCH (enforcer/privilege/capabilities.py)
+    follows = 1 << 39 | 1 << 38 | 1 << 19 | 1 << 40 | 1 << 2
+    assert [int(found[name], 16) for name in ("CapPrm", "CapEff", "CapInh", "CapBnd", "CapAmb")] == [follows, follows, 0, 0, 0]
+    assert (found["NoNewPrivs"], found["Seccomp"], found["Groups"], set(found["Uid"].split())) == ("1", "2", "", {"61935"})
+    # What the helper keeps at all times, and what the taps need (with NET_RAW, for the packet socket).
+    kept = 1 << 12 | 1 << 21 | 1 << 7 | 1 << 6 | 1 << 8 | 1 << 5 | 1 << 2
+    assert {int(world.status(helper)[name], 16) for name in ("CapPrm", "CapEff", "CapBnd")} == {kept | follows | 1 << 13}
+    daemon = world.status(status(honest)["pid"])
+    assert [int(daemon[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")] == [0] * 5
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _comm(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
 def test_without_taps_the_gate_stands_and_says_that_nobody_witnesses(folder: Path, tmp_path: Path) -> None:
     with leaky(folder) as port, gate.run(tmp_path, port, steer=True, more=("--no-taps",)) as made:
         assert call(port, "say", text="hello") == "hello"
@@ -214,9 +238,7 @@ def test_without_taps_the_gate_stands_and_says_that_nobody_witnesses(folder: Pat
 
 def test_the_taps_killed_are_started_again_and_the_gate_goes_on(honest: Gate) -> None:
     def taps() -> list[int]:
-        helper = honest.program.process.pid
-        children = Path(f"/proc/{helper}/task/{helper}/children").read_text().split()
-        return [int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text().strip() == "holdfast-taps"]
+        return [pid for pid in _children(honest.program.process.pid) if _comm(pid) == "holdfast-taps"]
 
     (first,) = taps()
     os.kill(first, 9)
