@@ -46,7 +46,7 @@ peers: setup
 	@command -v nginx >/dev/null || { echo "holdfast: installing nginx-light"; DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends nginx-light >>build/apt.log 2>&1; }
 	@sh tests/real/setup.sh npm mcp1
 
-# Two at a time: what looks at the whole machine in one worker, everything else in the other (tests/conftest.py).
+# Two at a time, but for what cannot run beside its own kind (tests/conftest.py).
 test: peers
 	@$(PY) -m pytest -q -n 2 --dist loadgroup
 

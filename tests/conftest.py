@@ -42,17 +42,22 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{mark}: {meaning}")
 
 
-_FOLDERS = ("real", "bpf", "demo", "faults", "mcp_server", "enforcer/helper", "enforcer/kernel", "enforcer/privilege")
-MACHINE = tuple(Path(__file__).parent / name for name in _FOLDERS)
-"""Tests that start real instances or look at the whole machine: one after the other, in one worker, while the others run beside them."""
+GROUPS = {"real": ("real", "demo"), "machine": ("bpf", "faults", "mcp_server", "enforcer/helper", "enforcer/kernel", "enforcer/privilege")}
+"""Tests that start real instances or look at the machine, by folder: those of a group run one after the other, in one worker, beside the others."""
+
+
+def _group_of(item: pytest.Item) -> str | None:
+    for group, folders in GROUPS.items():
+        if any(item.path.is_relative_to(Path(__file__).parent / folder) for folder in folders):
+            return group
+    return "machine" if any(item.get_closest_marker(mark) is not None for mark in ("root", "bpf")) else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     lacks = _lacking()
     for item in items:
-        marked = any(item.get_closest_marker(mark) is not None for mark in ("root", "bpf"))
-        if marked or any(item.path.is_relative_to(folder) for folder in MACHINE):
-            item.add_marker(pytest.mark.xdist_group("machine"))
+        if (group := _group_of(item)) is not None:
+            item.add_marker(pytest.mark.xdist_group(group))
         for mark, why in lacks.items():
             if item.get_closest_marker(mark) is not None:
                 item.add_marker(pytest.mark.skip(reason=why))
