@@ -46,9 +46,9 @@ peers: setup
 	@command -v nginx >/dev/null || { echo "holdfast: installing nginx-light"; DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends nginx-light >>build/apt.log 2>&1; }
 	@sh tests/real/setup.sh npm mcp1
 
-# Two at a time, but for what cannot run beside its own kind (tests/conftest.py).
+# Two at a time, but for what cannot run beside its own kind (tests/conftest.py). A short folder: sockets' paths are bounded.
 test: peers
-	@$(PY) -m pytest -q -n 2 --dist loadgroup
+	@folder=$$(mktemp -d /tmp/hf.XXXXXX) && $(PY) -m pytest -q -n 2 --dist loadgroup --basetemp $$folder/t; code=$$?; rm -rf $$folder; exit $$code
 
 bench: peers
 	@command -v haproxy >/dev/null || { echo "holdfast: installing haproxy"; DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends haproxy >>build/apt.log 2>&1; }

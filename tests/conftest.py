@@ -10,6 +10,7 @@ import pytest
 
 from tests.summary import Skips, closing
 
+os.environ.pop("COLUMNS", None)  # xdist's workers set it; what is printed here is as for a pipe
 REAL = Path(__file__).parent / "real"
 MARKS = {
     "root": "needs root",

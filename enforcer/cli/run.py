@@ -42,6 +42,10 @@ class CannotStart(Exception):
     """`str()` says what is missing and what to do."""
 
 
+_SOCKET_PATH_BYTES = 107
+"""unix(7): sun_path, less its NUL."""
+
+
 class CannotStop(Exception):
     """`str()` says what happened."""
 
@@ -102,6 +106,8 @@ def steered(
     from enforcer.helper.start import start as begin
 
     document = read_document(policy)
+    if len(os.fsencode(control_socket(runtime))) > _SOCKET_PATH_BYTES:
+        raise CannotStart(f"{control_socket(runtime)} is too long for a socket's path: give --runtime-dir a shorter folder")
     if mode == "observe":
         _refuse_second(control_socket(runtime))
     options = StartOptions(
