@@ -46,8 +46,13 @@ from escrow.flows.unit import UnitKind
 _IDLE_S = 0.05
 _BUSY_S = 0.01
 _TICK_S = 0.1
-_AT_ONCE = 256
-"""Records of one ring in one turn: about 2 ms of the relay's time at most."""
+_AT_ONCE = 32
+"""Records of one ring in one turn: about half a millisecond of the relay's time."""
+_IN_HASTE = 512
+"""The same where the rings are fuller than `_FULL`: a record that is lost costs more than a call that is late."""
+_SHARE = 3.0
+"""For each second of reading the relay has this many, as long as the rings are no fuller than `_FULL`."""
+_FULL = 0.25
 _KNOWN_NAMES = 65536
 _KNOWN_ADDRESSES = 4096
 _TAPS: tuple[Source, ...] = ("tap", "tls")
@@ -234,14 +239,15 @@ class Watch:
         while True:
             began_ns, seen, more = time.monotonic_ns(), False, True
             while more and self._reader is not None:
+                turn_at, full = loop.time(), self._reader.fill() > _FULL
                 try:
-                    events, more = self._reader.read(time.monotonic_ns(), _AT_ONCE)
+                    events, more = self._reader.read(time.monotonic_ns(), _IN_HASTE if full else _AT_ONCE)
                     self.adapter.events(events)
                 except Exception as error:  # whatever was seen must not stop the gate
                     self._failed(error)
                     break
                 seen = seen or bool(events)
-                await asyncio.sleep(0)
+                await asyncio.sleep(0 if full or not more else (loop.time() - turn_at) * _SHARE)
             self._until_ns = began_ns
             if loop.time() - ticked_at >= _TICK_S:
                 ticked_at = loop.time()

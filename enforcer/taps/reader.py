@@ -77,6 +77,10 @@ class Reader:
             events += counters.lost_since(now_ns)
         return events, more
 
+    def fill(self) -> float:
+        """How full the fullest ring is, 0 to 1: at 1, records are lost."""
+        return max(ring.fill() for ring in self._rings)
+
     def counts(self) -> dict[str, Counts]:
         return {name: counters.read() for name, counters in zip(self._names, self._counters, strict=True)}
 

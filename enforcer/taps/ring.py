@@ -60,6 +60,10 @@ class Ring:
         end: int = _POSITION.unpack_from(self._producer)[0]
         return end - self._position
 
+    def fill(self) -> float:
+        """How much of it is unread, 0 to 1."""
+        return self.unread_bytes() / (self._mask + 1)
+
     def close(self) -> None:
         self._consumer.close()
         self._producer.close()
