@@ -96,7 +96,8 @@ class Watch:
         self._task: asyncio.Task[None] | None = None
         self._servers: frozenset[int] = frozenset()
         self.problem = ""
-        self._unprobed = self._left_out = self._certain = 0
+        self._unprobed = self._left_out = self._handshakes = 0
+        self._overflowed = False
 
     @property
     def attached(self) -> bool:
@@ -105,8 +106,9 @@ class Watch:
 
     @property
     def bypassed(self) -> bool:
-        """Whether something certainly passed the gate by since the start."""
-        return bool(self._certain)
+        """Whether something certainly passed the gate by since the start. A door that nobody used is none yet."""
+        sights = 0 if self.adapter.witness is None else self.adapter.witness.tally.bypasses - self._handshakes
+        return bool(sights or self.adapter.doors_used or self._overflowed)
 
     def join(self, taps: socket.socket) -> None:
         """A process of the taps has come; its socket."""
@@ -168,7 +170,10 @@ class Watch:
         if sight is None or len(descriptors) != descriptors_of(sight):
             wire.close(descriptors)
             return self._leave("its packets cannot be read")
-        self._take(sight, descriptors)
+        try:
+            self._take(sight, descriptors)
+        except ValueError:  # no network's address
+            self._leave("its packets cannot be read")
 
     def _take(self, sight: Sight, descriptors: list[int]) -> None:
         match sight:
@@ -182,6 +187,7 @@ class Watch:
             case DoorsSeen():
                 self._doors = "watched"
                 if sight.left_out > self._left_out:
+                    self._overflowed = True  # whoever hides behind many
                     self._alarm(Alarm(True, f"{sight.left_out} more doors or connections of the guarded server than are listed", ""))
                 self._left_out = sight.left_out
                 doors = tuple(Door(Family(each.family), each.inode, each.address, each.pid) for each in sight.doors)
@@ -268,8 +274,8 @@ class Watch:
         outcome = alarm.outcome
         if self._tls and isinstance(outcome, Bypass) and outcome.why is Why.UNKNOWN_CONNECTION and outcome.unit.kind in (UnitKind.FIRST, UnitKind.OPAQUE):
             # The gate knows a client's connection once its handshake is done; of one that failed it hears nothing.
+            self._handshakes += 1
             alarm = Alarm(False, "TLS was begun on the guarded port, and the gate has no finished handshake", alarm.where, outcome)
-        self._certain += alarm.certain and not alarm.what.startswith("the guarded server listens")
         self._record(alarm.entry())
         if alarm.certain:
             with suppress(OSError, NotPublished):  # the evidence log has it in any case

@@ -37,9 +37,7 @@ def test_a_library_in_use_is_listed_with_its_functions() -> None:
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
 def test_a_program_whose_tls_cannot_be_seen_is_named(tmp_path: Path) -> None:
     source = tmp_path / "main.c"
-    source.write_text(
-        '#include <unistd.h>\nconst char *kept = "/src/rustls-0.23.1/src/lib.rs"; int main(void) { return write(1, kept, 1) + pause(); }'
-    )
+    source.write_text('#include <unistd.h>\nconst char *kept = "/src/rustls-0.23.1/src/lib.rs"; int main(void) { return write(1, kept, 1) + pause(); }')
     subprocess.run(["gcc", source, "-o", tmp_path / "tool"], check=True, timeout=20)
     with subprocess.Popen([tmp_path / "tool"], stdout=subprocess.PIPE) as running:
         assert running.stdout is not None and running.stdout.read(1)
