@@ -156,12 +156,12 @@ def test_what_the_gate_holds_refuses_and_says_itself_is_no_bypass(honest: Gate) 
 def test_another_door_is_listed_within_a_second_and_whoever_uses_it_is_a_bypass(passed_by: Gate, way: str) -> None:
     fresh, before = sound(passed_by), witness(passed_by)["counters"]["doors_used"]
     place = call(passed_by.port, way)
-    opened_at = time.monotonic()
+    opened_at = time.time()
     try:
         (door,) = until(lambda: [door for door in witness(passed_by)["open_doors"] if place in door["address"]])
-        took_s = time.monotonic() - opened_at
+        (told,) = until(lambda: [alarm for alarm in alarms(passed_by) if place in alarm["where"]])
         assert door["family"] == way
-        assert took_s < 3, "a second, and the time that the command itself takes on a busy machine"
+        assert told["at"] - opened_at < 2, "a second, on a machine that is not busy"
         assert sound(passed_by) == fresh, "a door that nobody used is shown, and is no bypass yet"
         connection: Any
         if way == "tcp":
