@@ -40,7 +40,7 @@ from escrow.events import Lost
 from escrow.evidence.entry import Bypassed
 from escrow.flows.doors import Door, Family, Snapshot, Visit
 from escrow.flows.messages import Message
-from escrow.flows.outcome import Bypass, Why
+from escrow.flows.outcome import Bypass, Unsure, Why
 from escrow.flows.unit import UnitKind
 
 _IDLE_S = 0.05
@@ -98,6 +98,7 @@ class Watch:
         self.problem = ""
         self._unprobed = self._left_out = self._handshakes = 0
         self._overflowed = False
+        self._unlinked: set[int] = set()
 
     @property
     def attached(self) -> bool:
@@ -272,6 +273,12 @@ class Watch:
 
     def _alarm(self, alarm: Alarm) -> None:
         outcome = alarm.outcome
+        if isinstance(outcome, Unsure) and outcome.why is Why.UNLINKED and outcome.unit is not None and outcome.unit.process is not None:
+            pid = outcome.unit.process.pid
+            if pid in self._unlinked:  # a server that asks somebody over TLS does so all day: counted, and told once for each process
+                return
+            if len(self._unlinked) < _KNOWN_NAMES:
+                self._unlinked.add(pid)
         if self._tls and isinstance(outcome, Bypass) and outcome.why is Why.UNKNOWN_CONNECTION and outcome.unit.kind in (UnitKind.FIRST, UnitKind.OPAQUE):
             # The gate knows a client's connection once its handshake is done; of one that failed it hears nothing.
             self._handshakes += 1

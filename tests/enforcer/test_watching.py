@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from enforcer.helper import wire
 from enforcer.helper.sights import AddressesSeen, DoorSeen, DoorsHidden, DoorsSeen, Named, NamesSeen, TapAbsent, TapAttached, TargetsSeen, VisitSeen
 from enforcer.watching import Watch
+from escrow.events import Process, TlsDirection, TlsObject, TlsOpened, TlsSlice, Unlinked
 from escrow.evidence.entry import Bypassed
 
 pytestmark = pytest.mark.anyio
@@ -122,4 +123,24 @@ async def test_another_process_of_the_taps_takes_over() -> None:
     taps.end = taps.join()
     await taps.say(TapAbsent(source="tap", why="again"))
     assert taps.watch.status()["taps"]["tap"] == "absent, because again"
+    await taps.close()
+
+
+async def test_a_server_that_asks_somebody_over_tls_is_told_of_once_and_counted_each_time() -> None:
+    taps = Taps()
+    server = Process(41, 1, 0, 0)
+    await taps.say(DoorsSeen(doors=(), visits=(), servers=(41,), left_out=0))
+    for number in range(3):
+        about = TlsObject(server, 0x1000, number)
+        said = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
+        taps.watch.adapter.events(
+            [
+                TlsOpened(about, number, True),
+                TlsSlice(about, TlsDirection.WRITE, number, 1, 0, 0, len(said), said, 0, True),
+                Unlinked(about, number, "no port of ours"),
+            ]
+        )
+    taps.watch.adapter.tick()
+    assert taps.watch.status()["counters"]["unsure"] == 3 and not taps.watch.bypassed
+    assert [each.certain for each in taps.found] == [False]
     await taps.close()
