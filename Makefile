@@ -1,7 +1,7 @@
 # Each target installs what it needs on a fresh Debian 12/13 or Ubuntu 24.04 (as root), then does its job.
 PY := .venv/bin/python
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
-APT := clang libbpf1 libbpf-dev clang-format python3-venv python3-dev python3-seccomp iproute2 procps bpftool make gcc libc6-dev curl
+APT := clang libbpf1 libbpf-dev clang-format python3-venv python3-dev python3-seccomp iproute2 procps bpftool make gcc libc6-dev curl openssl
 
 .PHONY: setup demo test bench lint clean peers
 setup: build/.apt build/.venv build/.bcc bpf
