@@ -55,7 +55,7 @@ def verdicts(
     runtime: RuntimeDir = None,
     state: StateDir = None,
 ) -> None:
-    """The last thousand decisions since the daemon's start."""
+    """The last thousand decisions, also from before a restart."""
     path = control_socket(runtime)
     rows = client.follow(path, "verdicts", follow=True) if follow else client.ask(path, "verdicts")
     if as_json and not follow:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Any
 
 from enforcer.control import asks
 from enforcer.policies import Policies, Proposal
 from escrow.policy import PolicyError
-from escrow.supervisor.answers import Proposed
 
 
 def answer(policies: Policies, ask: Any, by: str, now: float) -> Any:
@@ -55,15 +52,3 @@ def _consequence(policies: Policies, proposal: Proposal) -> dict[str, Any]:
         return {"diff": policies.diff(proposal), "unfit": None, "now": policies.current.version}
     except PolicyError as error:
         return {"diff": None, "unfit": str(error), "now": policies.current.version}
-
-
-def proposing(policies: Policies, clock: Callable[[], float] = time.time) -> Callable[[str, str, str, bool], Awaitable[Proposed]]:
-    """What `Supervising.propose` calls: (toml, by, why, apply). It raises ValueError, whose text says why not."""
-
-    async def propose(toml: str, by: str, why: str, apply: bool) -> Proposed:
-        proposal = policies.propose(toml, by, why, clock())
-        if not apply:
-            return Proposed(id=proposal.id, status="waiting", version=proposal.version)
-        return Proposed(id=proposal.id, status="applied", version=policies.accept(proposal.id, by, why, clock(), proposal.against).version)
-
-    return propose

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from enforcer.exactly import receive
 from enforcer.jury import frames
 from enforcer.jury.budget import Budget
 from escrow import jury
@@ -147,7 +148,7 @@ class _Member:
     async def _read(self) -> None:
         try:
             while True:
-                number, opinion = frames.read_answer(await _receive(self._sock, frames.ANSWER.size))
+                number, opinion = frames.read_answer(await receive(self._sock, frames.ANSWER.size))
                 waiting = self._waiting.get(number)
                 if waiting is not None and not waiting.done():  # else its asker has left
                     waiting.set_result(opinion)
@@ -170,14 +171,3 @@ class _Member:
         """Close the socket once nobody reads or writes it: until then the loop knows its number, which the next socket would get."""
         await asyncio.gather(self._reading, *self._sending, return_exceptions=True)
         self._sock.close()
-
-
-async def _receive(sock: socket.socket, size: int) -> bytes:
-    loop = asyncio.get_running_loop()
-    whole = bytearray()
-    while len(whole) < size:
-        part = await loop.sock_recv(sock, size - len(whole))
-        if not part:
-            raise ConnectionError("the member has gone")
-        whole += part
-    return bytes(whole)

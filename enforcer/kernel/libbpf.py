@@ -226,10 +226,6 @@ def link_update(link_fd: int, prog_fd: int) -> None:
     _check(library().bpf_link_update(link_fd, prog_fd, None), "replace the attached program")
 
 
-def link_detach(link_fd: int) -> None:
-    _check(library().bpf_link_detach(link_fd), "detach")
-
-
 def link_info(fd: int) -> LinkInfo:
     info = _info(fd, _LinkInfo())
     return LinkInfo(info.id, info.prog_id, info.netns_ino)

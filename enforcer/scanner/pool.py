@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from enforcer.exactly import receive
 from enforcer.scanner import frames
 from enforcer.scanner.frames import Answer, Garbled, Kind
 from enforcer.scanner.judge import Scanner
@@ -166,10 +167,10 @@ class WorkerPool:
         try:
             await loop.sock_sendall(worker.sock, frames.QUESTION.pack(frames.KINDS.index(job.kind), len(job.raw)))
             await loop.sock_sendall(worker.sock, job.raw)
-            (size,) = frames.ANSWER.unpack(await _receive(worker.sock, frames.ANSWER.size))
+            (size,) = frames.ANSWER.unpack(await receive(worker.sock, frames.ANSWER.size))
             if size > frames.MAX_ANSWER_BYTES:
                 raise Garbled("the answer is too long")
-            answer = frames.decode(await _receive(worker.sock, size), self._sentences, job.kind)
+            answer = frames.decode(await receive(worker.sock, size), self._sentences, job.kind)
         except Garbled:
             self._lose(worker)
             self._finish(job, _unsure("scanner.garbled", job.kind))
@@ -222,17 +223,6 @@ class WorkerPool:
             return
         wanted = self._scanner.wanted(document)
         self._scanner.learn({key: logit for key, logit in answer.scores if key in wanted})
-
-
-async def _receive(sock: socket.socket, size: int) -> bytes:
-    loop = asyncio.get_running_loop()
-    whole = bytearray()
-    while len(whole) < size:
-        part = await loop.sock_recv(sock, size - len(whole))
-        if not part:
-            raise ConnectionError("the worker has gone")
-        whole += part
-    return bytes(whole)
 
 
 def _unsure(rule: str, kind: Kind) -> Answer:

@@ -56,32 +56,12 @@ def open_mapped(mapping: Mapping) -> int | None:
         return None
 
 
-def under_seccomp(pid: int) -> bool:
-    """Whether any filter or the strict mode is on for the process's first thread."""
-    try:
-        text = (PROC / str(pid) / "status").read_bytes()
-    except OSError:
-        return False
-    found = re.search(rb"^Seccomp:\t(\d)", text, re.M)
-    return found is not None and found[1] != b"0"
-
-
 def name(pid: int) -> str:
     """Its executable's path, or "" where it has ended."""
     try:
         return os.readlink(PROC / str(pid) / "exe")
     except OSError:
         return ""
-
-
-def start_boot_ns(pid: int) -> int:
-    """When it started, in the unit and with the precision of /proc (10 ms); 0 where it has ended."""
-    try:
-        text = (PROC / str(pid) / "stat").read_bytes()
-    except OSError:
-        return 0
-    ticks = int(text.rpartition(b")")[2].split()[19])
-    return ticks * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
 def is_kernel_thread(pid: int) -> bool:
