@@ -8,6 +8,7 @@
     definitions.py  tool definitions: trusted on first use, changes held
     records.py      the place that every decision passes before it takes effect
     traffic.py      what goes in and out: arrivals, outcomes, calls under way
+    under_way.py    calls on their way through the server
     custodian.py    the store, as custody uses it
 
 All of it belongs to the daemon's one event loop; the store is used in one thread of its own.

@@ -14,6 +14,7 @@ from enforcer.custody.judging import Heard, Judges, Judging, Verdicts
 from enforcer.custody.people import Lock, People
 from enforcer.custody.records import Outcome, Recorder, Records
 from enforcer.custody.traffic import Arrival, Counters, Kept, Outgoing, Running
+from enforcer.custody.under_way import UnderWay
 from enforcer.evidence import EvidenceError
 from escrow import answers, jsonrpc
 from escrow.answers import Why
@@ -31,11 +32,12 @@ class Custody(People):
 
     def __init__(self, policy: Policy, server: str, store: Custodian, judges: Judges, log: Recorder) -> None:
         thread, records = StoreThread(store), Records(log)
+        self._under_way = UnderWay()
+        self.settle, self.cancelled = self._under_way.settle, self._under_way.cancelled
         definitions = Definitions(server, thread, records)
         judging = Judging(judges, definitions, lambda: self.locked is not None)
-        super().__init__(policy, server, thread, definitions, judging, Executor(thread, records, self._enter, self._released, self._may_run), records)
+        super().__init__(policy, server, thread, definitions, judging, Executor(thread, records, self._under_way.enter, self._released, self._may_run), records)
         self.counters = Counters()
-        self._running: dict[tuple[str, ...], list[Running]] = {}
 
     async def open(self) -> None:
         """Take over what an earlier daemon left: its clients are gone, so every undecided item is an orphan."""
@@ -62,7 +64,7 @@ class Custody(People):
         rules = self.policy.for_call(call.server, call.name, call.method)
         if (refused := self._turned_away(call, request, rules)) is not None:
             return refused
-        if self._executor.known(call.identity) or any(run.orphaned for run in self._running.get(call.identity, ())):
+        if self._executor.known(call.identity) or self._under_way.has_orphan(call):
             return None
         heard = self._judging.leaving_at_once(request, rules, memory_of(call), call.name)
         if heard is None:
@@ -70,7 +72,7 @@ class Custody(People):
         decision = decide_arguments(heard.verdicts, rules.outgoing, rules.taint)
         if decision.ruling is not Ruling.RELEASE or not self._sent(call, request, heard, decision):
             return None
-        return self._begin(call)
+        return self._under_way.begin(call)
 
     async def ask(self, call: Call, request: jsonrpc.Request) -> Running | Ticket | Outgoing:
         """A client's request came.
@@ -89,7 +91,7 @@ class Custody(People):
         verdicts, decision = heard.verdicts, decide_arguments(heard.verdicts, rules.outgoing, rules.taint)
         if decision.ruling is Ruling.RELEASE:
             if self._sent(call, request, heard, decision):
-                return self._begin(call)
+                return self._under_way.begin(call)
             self.counters.turned_away += 1
             return Outgoing(answers.result_for(call.kind, Why.DENIED, "", call.id, of_request=True), (), Why.DENIED)
         item = item_of_request(call, request, verdicts, decision.ruling, rules, self.policy.version)
@@ -141,13 +143,9 @@ class Custody(People):
                     continue
                 if (ticket := await self._executor.come(item.id, call.id, call, time.monotonic() + rules.claim_after_s)) is not None:
                     return ticket
-        for running in tuple(self._running.get(call.identity, ())):
-            if running.orphaned and not running.asked_client and not running.over:
-                if running.settled is None:
-                    running.settled = asyncio.get_running_loop().create_future()
-                left = await asyncio.shield(running.settled)
-                if left is not None and (ticket := await self._executor.come(left, call.id, call, time.monotonic() + rules.claim_after_s)) is not None:
-                    return ticket
+        while (left := await self._under_way.left_behind(call)) is not None:
+            if (ticket := await self._executor.come(left, call.id, call, time.monotonic() + rules.claim_after_s)) is not None:
+                return ticket
         return None
 
     async def _meta_is_clean(self, request: jsonrpc.Request, rules: ToolRules) -> bool:
@@ -193,33 +191,6 @@ class Custody(People):
             self._judging.went(session or str(principal), heard.seen)
         self.counters.turned_away += not passes
         return passes
-
-    def _begin(self, call: Call) -> Running:
-        running = Running(call)
-        self._enter(running)
-        return running
-
-    def _enter(self, running: Running) -> None:
-        self._running.setdefault(running.call.identity, []).append(running)
-
-    def settle(self, running: Running, item_id: str | None = None) -> None:
-        """The call is over: it left an item, or nothing."""
-        if running.over:
-            return
-        running.over = True
-        if running.settled is not None and not running.settled.done():
-            running.settled.set_result(item_id)
-        siblings = self._running.get(running.call.identity, [])
-        if running in siblings:
-            siblings.remove(running)
-        if not siblings:
-            self._running.pop(running.call.identity, None)
-
-    def cancelled(self, call: Call) -> None:
-        """Its client cancelled it: it may never be answered, so nobody is to wait for it."""
-        for running in list(self._running.get(call.identity, ())):
-            if running.call is call:
-                self.settle(running)
 
     # --- what the relay brings: messages of the server's ---
 

@@ -119,7 +119,7 @@ async def test_a_client_that_vanished_while_the_tool_ran_gets_that_runs_result(r
         await client.send(call(1, "read", SESSION))
         await until(lambda: len(rig.server.asked) == 1)
         await client.close()
-        await until(lambda: any(run.orphaned for runs in rig.custody._running.values() for run in runs))
+        await until(lambda: any(run.orphaned for run in rig.custody._under_way))
         again = await rig.client()
         await again.send(call(2, "read", SESSION))
         opens.set()
