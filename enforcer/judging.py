@@ -15,16 +15,22 @@ from escrow.verdict import Verdict
 def judges_of(scanner: Scanner, outgoing: Outgoing, requests: Known, pool: WorkerPool, jury: Jury | None) -> Judges:
     """requests: what was said of clients' messages; whoever changes what `outgoing` watches for clears it. jury: None where the policy has none."""
     results = Known()
+    declined: jsonrpc.Message | None = None
+    """The small message of which nothing could be said at once, last: the worker's next, and not to be looked at here again."""
 
     def quick(message: jsonrpc.Message) -> Said | None:
+        nonlocal declined
         key = key_of(message)
         if (known := results.get(key)) is not None:
             return known
         verdict = scanner.quick(document(message), len(message.raw))
-        return None if verdict is None else results.put(key, Said(verdict, scanner.sightings()))
+        if verdict is None:
+            declined = message if len(message.raw) <= scanner.settings.quick_bytes else None
+            return None
+        return results.put(key, Said(verdict, scanner.sightings()))
 
     async def result(message: jsonrpc.Message) -> Said:
-        if (said := quick(message)) is not None:
+        if message is not declined and (said := quick(message)) is not None:
             return said
         answer = await pool.answer(message.raw)
         return Said(answer.verdict, answer.seen)
