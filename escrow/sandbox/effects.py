@@ -60,3 +60,6 @@ class Effects:
     @property
     def complete(self) -> bool:
         return not self.incomplete
+
+
+NO_EFFECTS = Effects()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from escrow.sandbox.effects import Effects
+from escrow.sandbox.effects import NO_EFFECTS, Effects
 
 Outcome = Literal["answered", "late", "failed", "absent"]
 """answered: within its time. late: no answer within `run_ms`. failed: it crashed, passed a bound, or its state could not be frozen in time.
@@ -28,7 +28,7 @@ class Run:
     """
 
     outcome: Outcome
-    effects: Effects = Effects()
+    effects: Effects = NO_EFFECTS
     answer: bytes | None = None
     network: bool = False
     why: str = ""
