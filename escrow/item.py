@@ -37,11 +37,13 @@ class Payload:
     raw: the JSON-RPC message exactly as the server sent it.
     headers: response headers that a later answer needs beside it (`mcp-session-id` of an initialize).
     released: what an approval with redactions sends instead of `raw`; None where nothing was redacted.
+    sandbox: what the call did in its twin, as JSON (`escrow.sandbox.report`); None where it did not run in one.
     """
 
     raw: bytes
     headers: tuple[tuple[str, str], ...] = ()
     released: bytes | None = None
+    sandbox: str | None = None
 
     @property
     def outgoing(self) -> bytes:

@@ -13,6 +13,7 @@ from enforcer.custody.items import item_of_arrival, item_of_request
 from enforcer.custody.judging import Heard, Judges, Judging, Verdicts
 from enforcer.custody.people import Lock, People
 from enforcer.custody.records import Outcome, Recorder, Records
+from enforcer.custody.speculating import Speculating, sandboxed
 from enforcer.custody.traffic import Arrival, Counters, Kept, Outgoing, Running
 from enforcer.custody.under_way import UnderWay
 from enforcer.evidence import EvidenceError
@@ -33,11 +34,12 @@ class Custody(People):
     def __init__(self, policy: Policy, server: str, store: Custodian, judges: Judges, log: Recorder) -> None:
         thread, records = StoreThread(store), Records(log)
         self._under_way = UnderWay()
-        self.settle, self.cancelled = self._under_way.settle, self._under_way.cancelled
+        self.settle, self.leave = self._under_way.settle, self._under_way.leave
         definitions = Definitions(server, thread, records)
         judging = Judging(judges, definitions, lambda: self.locked is not None)
         super().__init__(policy, server, thread, definitions, judging, Executor(thread, records, self._under_way.enter, self._released, self._may_run), records)
         self.counters = Counters()
+        self._speculating = Speculating(lambda: self._judging.judges.twins)
 
     async def open(self) -> None:
         """Take over what an earlier daemon left: its clients are gone, so every undecided item is an orphan."""
@@ -54,8 +56,14 @@ class Custody(People):
 
     def close(self) -> None:
         """After this nothing is read or written any more; what is under way is finished first."""
+        self._speculating.close()
         self._executor.close()
         self._store.close()
+
+    def cancelled(self, call: Call) -> None:
+        """Its client cancelled it."""
+        self._under_way.cancelled(call)
+        self._speculating.drop(call)
 
     # --- what the relay brings: requests ---
 
@@ -64,7 +72,7 @@ class Custody(People):
         rules = self.policy.for_call(call.server, call.name, call.method)
         if (refused := self._turned_away(call, request, rules)) is not None:
             return refused
-        if self._executor.known(call.identity) or self._under_way.has_orphan(call):
+        if self._executor.known(call.identity) or self._under_way.has_orphan(call) or sandboxed(call, rules):
             return None
         heard = self._judging.leaving_at_once(request, rules, memory_of(call), call.name)
         if heard is None:
@@ -88,21 +96,56 @@ class Custody(People):
         heard = await self._judging.leaving(request, rules, memory_of(call), call.name)
         if self.policy is not policy or self.locked is not None:  # meanwhile: what was judged by is over
             return await self.ask(call, request)
-        verdicts, decision = heard.verdicts, decide_arguments(heard.verdicts, rules.outgoing, rules.taint)
-        if decision.ruling is Ruling.RELEASE:
-            if self._sent(call, request, heard, decision):
-                return self._under_way.begin(call)
-            self.counters.turned_away += 1
-            return Outgoing(answers.result_for(call.kind, Why.DENIED, "", call.id, of_request=True), (), Why.DENIED)
+        decision = decide_arguments(heard.verdicts, rules.outgoing, rules.taint)
+        if decision.ruling is not Ruling.RELEASE:
+            return await self._hold_request(call, request, heard.verdicts, decision, rules)
+        if sandboxed(call, rules):
+            return await self._speculate(call, request, heard, decision, rules, policy)
+        return self._under_way.begin(call) if self._sent(call, request, heard, decision) else self._unsent(call)
+
+    async def _speculate(
+        self, call: Call, request: jsonrpc.Request, heard: Heard, decision: Decision, rules: ToolRules, policy: Policy
+    ) -> Running | Ticket | Outgoing:
+        """Its twin runs it: beside the server, or before it, in which case it goes on only if that was clean.
+
+        It counts as under way from here on, so that the same call of a client that left meanwhile waits for what becomes of this one.
+        """
+        running, left, goes = self._under_way.begin(call), None, False
+        try:
+            running.on_over = await self._speculating.begin(call, request.raw, rules)
+            found = await self._speculating.before(call, rules) if rules.when == "before" else None
+            if self.policy is policy and self.locked is None:
+                if found is not None:
+                    heard = heard._replace(verdicts=(*heard.verdicts, found[0]))
+                    if (ran := _ruled((found[0],), replace(rules, require=frozenset()))).ruling is not Ruling.RELEASE or ran.would_have is not None:
+                        decision = ran
+                if found is not None and decision.ruling is not Ruling.RELEASE:
+                    given = await self._hold_request(call, request, heard.verdicts, decision, rules, found[1])
+                    left = given.item_id or None
+                    return given
+                goes = self._sent(call, request, heard, decision)
+                return running if goes else self._unsent(call)
+        finally:
+            if not goes:
+                self._under_way.settle(running, left)
+        return await self.ask(call, request)  # a person locked the server, or the policy is another: what was judged by is over
+
+    async def _hold_request(
+        self, call: Call, request: jsonrpc.Request, verdicts: Verdicts, decision: Decision, rules: ToolRules, report: str | None = None
+    ) -> Ticket | Outgoing:
+        """A call that may not go on: into escrow, or refused. report: of its run in a twin."""
         item = item_of_request(call, request, verdicts, decision.ruling, rules, self.policy.version)
-        kept = None if self._full() else await self._keep(item, Payload(request.raw))
+        kept = None if self._full() else await self._keep(item, Payload(request.raw, sandbox=report))
         if kept is None:
-            self.counters.turned_away += 1
             self._asked(call, request, verdicts, decision, "refused")
-            return Outgoing(answers.result_for(call.kind, Why.DENIED, "", call.id, of_request=True), (), Why.DENIED)
+            return self._unsent(call)
         self._asked(call, request, verdicts, decision, _OUTCOMES[decision.ruling], kept)
         ticket = await self._executor.come(item.id, call.id, call, time.monotonic() + rules.claim_after_s)
         return ticket if ticket is not None else self._executor.words(item, call.id, Why.EXPIRED)
+
+    def _unsent(self, call: Call) -> Outgoing:
+        self.counters.turned_away += 1
+        return Outgoing(answers.result_for(call.kind, Why.DENIED, "", call.id, of_request=True), (), Why.DENIED)
 
     def _turned_away(self, call: Call, request: jsonrpc.Request, rules: ToolRules) -> Outgoing | None:
         """Refused without being held: by the kill switch, or because the policy does not allow the tool, or so large a request for it."""
@@ -200,7 +243,7 @@ class Custody(People):
             return None
         arrival = self._allowed(arrival)
         rules = self.policy.for_call(arrival.server, arrival.tool, arrival.method)
-        heard = self._judging.at_once(arrival, rules)
+        heard = None if sandboxed(arrival.call, rules) else self._judging.at_once(arrival, rules)
         if heard is None:
             return None
         decision = _ruled(heard.verdicts, rules)
@@ -217,6 +260,12 @@ class Custody(People):
         arrival = await asyncio.to_thread(self._allowed, given) if len(given.message.raw) > _LARGE_LIST else self._allowed(given)
         rules = policy.for_call(arrival.server, arrival.tool, arrival.method)
         heard = await self._judging.whole(arrival, rules)
+        call, report = arrival.call, None
+        if call is not None and sandboxed(call, rules):
+            verdict, report = await self._speculating.after(call, arrival.message.raw, rules)
+            heard = heard._replace(verdicts=(*heard.verdicts, verdict))
+            if self._under_way.is_left(call):  # while its twin ran
+                arrival = arrival._replace(connected=False)
         if self.policy is not policy:  # another by now: what was judged by is over
             return await self.receive(given)
         verdicts, decision = heard.verdicts, _ruled(heard.verdicts, rules)
@@ -232,12 +281,12 @@ class Custody(People):
                 except EvidenceError:
                     verdicts = (*verdicts, unsure("evidence", "evidence.unrecorded", "Its release could not be recorded."))
                     decision = Decision(Ruling.HOLD, "unsure")
-        return await self._hold(arrival, verdicts, decision, rules)
+        return await self._hold(arrival, verdicts, decision, rules, report)
 
-    async def _hold(self, arrival: Arrival, verdicts: Verdicts, decision: Decision, rules: ToolRules) -> Outgoing | Ticket:
+    async def _hold(self, arrival: Arrival, verdicts: Verdicts, decision: Decision, rules: ToolRules, report: str | None) -> Outgoing | Ticket:
         """Into escrow; clean, it only waits for its client to come back."""
         self.counters.judged += 1
-        payload = Payload(arrival.message.raw, arrival.headers)
+        payload = Payload(arrival.message.raw, arrival.headers, sandbox=report)
         item = item_of_arrival(arrival, payload, verdicts, decision.ruling, rules, self.policy.version)
         kept = None if self._full() else await self._keep(item, payload)
         if kept is None:

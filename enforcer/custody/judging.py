@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from enforcer.custody.definitions import Definitions, begins
+from enforcer.custody.speculating import Speculator
 from enforcer.custody.traffic import Arrival
 from escrow import jsonrpc
 from escrow.policy import ToolRules
@@ -51,6 +52,8 @@ class Judges:
     jury: Juror | None = None
     in_band: Callable[[Verdict], bool] = lambda _verdict: False
     """Whether the jury is to be asked about a message of which the scanner says this."""
+    twins: Speculator | None = None
+    """Who runs calls in twins."""
 
 
 class Heard(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -65,6 +66,8 @@ class Running:
     settled: asyncio.Future[str | None] | None = None
     """Made by who waits for it."""
     over: bool = False
+    on_over: Callable[[], None] | None = None
+    """Called once it is."""
 
 
 class Outgoing(NamedTuple):

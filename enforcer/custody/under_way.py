@@ -30,6 +30,16 @@ class UnderWay:
         """Whether the same call runs on after its client left."""
         return any(running.orphaned for running in self._running.get(call.identity, ()))
 
+    def leave(self, call: Call) -> None:
+        """Its client left, and did not cancel it by that: the same call made again waits for this one."""
+        for running in self._running.get(call.identity, ()):
+            if running.call is call:
+                running.orphaned = True
+
+    def is_left(self, call: Call) -> bool:
+        """Whether its client left."""
+        return any(running.orphaned for running in self._running.get(call.identity, ()) if running.call is call)
+
     async def left_behind(self, call: Call) -> str | None:
         """Wait for the same calls that run on without their clients; the id of the item that one of them leaves."""
         for running in tuple(self._running.get(call.identity, ())):
@@ -45,6 +55,8 @@ class UnderWay:
         if running.over:
             return
         running.over = True
+        if running.on_over is not None:
+            running.on_over()
         if running.settled is not None and not running.settled.done():
             running.settled.set_result(item_id)
         siblings = self._running.get(running.call.identity, [])

@@ -110,8 +110,17 @@ class Exchange:
             raise
         else:
             if self.over:
-                await _undo(given)
+                await self._undo(given)
             self.step(then, given)
+
+    async def _undo(self, given: object) -> None:
+        """What a step would have taken on came too late."""
+        if isinstance(given, Ticket):
+            await given.failed()
+        elif isinstance(given, Running):
+            self.context.custody.settle(given)
+        elif isinstance(given, Connection):
+            given.close()
 
     def end(self, keep: bool, left: str | None = None) -> None:
         """It is over. keep: whether the client's connection may be used again; left: the id of an item left undelivered."""
@@ -206,7 +215,10 @@ class Exchange:
                 self.context.spawn(self.ticket.failed())
                 self._leave_ticket()
                 self.end(False)
-        elif self.at_server is not None:
+            return
+        if self.call is not None and self.runs_on:
+            self.context.custody.leave(self.call)
+        if self.at_server is not None:
             self.at_server.client_gone()
 
     def client_pressed(self) -> None:
@@ -216,11 +228,3 @@ class Exchange:
 
 def _raise(error: BadMessage) -> None:
     raise error
-
-
-async def _undo(given: object) -> None:
-    """What a step would have taken on came too late."""
-    if isinstance(given, Ticket):
-        await given.failed()
-    elif isinstance(given, Connection):
-        given.close()

@@ -251,10 +251,12 @@ def _secret(key: bytes) -> bytes:
 def _seal(key: bytes, item_id: str, payload: Payload) -> bytes:
     """AES-256-GCM, the item's id as associated data: a payload moved to another item does not open.
 
-    Plaintext: a JSON head {headers, raw: bytes, released: bytes | null} on one line, then the two byte strings.
+    Plaintext: a JSON head {headers, raw: bytes, released: bytes | null, sandbox: text | null} on one line, then the two byte strings.
     """
     released = payload.released
-    head = json.dumps({"headers": payload.headers, "raw": len(payload.raw), "released": None if released is None else len(released)})
+    head = json.dumps(
+        {"headers": payload.headers, "raw": len(payload.raw), "released": None if released is None else len(released), "sandbox": payload.sandbox}
+    )
     nonce = os.urandom(12)
     return nonce + AESGCM(key).encrypt(nonce, head.encode() + b"\n" + payload.raw + (released or b""), item_id.encode())
 
@@ -268,4 +270,4 @@ def _unseal(key: bytes, item_id: str, sealed: bytes) -> Payload:
     head = json.loads(line)
     raw = rest[: head["raw"]]
     released = None if head["released"] is None else rest[head["raw"] :]
-    return Payload(raw, tuple((name, value) for name, value in head["headers"]), released)
+    return Payload(raw, tuple((name, value) for name, value in head["headers"]), released, head.get("sandbox"))
