@@ -57,7 +57,10 @@ def layout(settings: SandboxSettings, own: tuple[Path, ...]) -> Layout:
     if not root.is_dir():
         raise CannotBundle(f"the root {root} is no folder")
     hidden = tuple(
-        sorted({os.path.normpath(path) for path in (*settings.hidden, *(str(path) for path in own)) if (root / path.lstrip("/")).is_dir()} - {"/"}, key=len)
+        sorted(
+            {os.path.normpath(path) for path in (*settings.hidden, *(str(path) for path in own)) if (root / path.lstrip("/")).is_dir()} - {"/"},
+            key=lambda path: (len(path), path),
+        )
     )
     places = tuple(dict.fromkeys(place(state) for state in settings.state))
     for one in places:
@@ -106,7 +109,7 @@ def config(settings: SandboxSettings, laid: Layout, folder: Path) -> dict[str, o
     mounts: list[dict[str, object]] = [{"destination": "/proc", "type": "proc", "source": "proc"}]
     mounts += [{"destination": path, "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", size]} for path in laid.hidden]
     for number, parent in enumerate(laid.parents):
-        mounts.append({"destination": parent, "type": "bind", "source": str(folder / "state" / str(number)), "options": ["bind", "rw", "nosuid", "nodev"]})
+        mounts.append({"destination": parent, "type": "bind", "source": str(folder / "state" / str(number)), "options": ["rbind", "rw", "nosuid", "nodev"]})
     for path in laid.beside:
         mounts.append({"destination": path, "type": "bind", "source": f"{settings.root.rstrip('/')}{path}", "options": ["bind", "ro", "nosuid", "nodev"]})
     bounds = {"RLIMIT_NPROC": settings.processes, "RLIMIT_FSIZE": settings.file_mb << 20, "RLIMIT_CORE": 0, "RLIMIT_NOFILE": OPEN_FILES}

@@ -140,9 +140,8 @@ async def _build(maker: Maker, image: Path, snapshots: Snapshots, progress: Prog
         raise CannotBuild(why)
     progress("starting the server in gVisor")
     begun = time.monotonic()
-    twin = await Twin.start(maker)
+    twin = await Twin.start(maker, snapshots=snapshots)
     try:
-        twin.give(await snapshots.freeze(twin.folder / "frozen"))
         twin.wake()
         era = await _hello(twin)
         start_ms = (time.monotonic() - begun) * 1000
@@ -179,7 +178,7 @@ async def measure(maker: Maker, image: Path) -> float:
     twin = await Twin.start(maker, image)
     try:
         twin.wake()
-        await asyncio.wait_for(twin.conversation.ask({"method": "ping"}), START_SECONDS)
+        await twin.ready(START_SECONDS)
         return (time.monotonic() - begun) * 1000
     except (TimeoutError, Silent) as error:
         raise CannotBuild(f"a twin restored from the checkpoint does not answer: {error}. It said: {twin.said or 'nothing'}") from None

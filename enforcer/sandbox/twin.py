@@ -47,27 +47,33 @@ class Maker:
 class Twin:
     """A running twin. Its owner ends it with `end`, whatever became of it."""
 
-    def __init__(self, maker: Maker, name: str, processes: group.Group, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, maker: Maker, name: str, processes: group.Group, process: asyncio.subprocess.Process, frozen: Frozen | None) -> None:
         self.maker, self.name, self._group, self._process = maker, name, processes, process
         self.folder = maker.folder / name
         assert process.stdin and process.stdout and process.stderr
         self.conversation = Conversation(process.stdin, process.stdout, maker.settings.answer_bytes)
-        self._frozen: Frozen | None = None
+        self._frozen = frozen
         self._said = b""
         self._listening = asyncio.create_task(self._listen(process.stderr))
 
     @classmethod
-    async def start(cls, maker: Maker, image: Path | None = None) -> Twin:
-        """Start the server, or restore it from a template's image. Runs at idle priority until `wake`. NoGroups, OSError."""
+    async def start(cls, maker: Maker, image: Path | None = None, snapshots: Snapshots | None = None) -> Twin:
+        """Start the server, with state from its first moment, or restore it from a template's image, without.
+
+        It runs at idle priority until `wake`. NoGroups, CannotFreeze, OSError.
+        """
         name = f"twin-{secrets.token_hex(6)}"
         folder = maker.folder / name
         bundle.write(maker.settings, maker.layout, folder)
-        processes = None
+        processes = frozen = None
         try:
             for number in range(len(maker.layout.parents)):
                 source = str(folder / "state" / str(number))
                 libc.mount(source, source, None, libc.MS_BIND)
                 libc.mount("none", source, None, MS_SHARED)
+            if snapshots is not None:
+                frozen = await snapshots.freeze(folder / "frozen")
+                _mount(maker.layout, folder, frozen)
             memory = (maker.settings.memory_mb << 20) + OVERHEAD_BYTES
             processes = group.create(name, memory, OWN_THREADS + THREADS_A_PROCESS * maker.settings.processes)
             how = ["run"] if image is None else ["restore", f"--image-path={image}"]
@@ -83,8 +89,14 @@ class Twin:
             )
         except BaseException:
             await asyncio.to_thread(_clear, folder, processes, maker.runsc, name)
+            if frozen is not None:
+                frozen.release()
             raise
-        return cls(maker, name, processes, process)
+        return cls(maker, name, processes, process, frozen)
+
+    async def ready(self, seconds: float) -> None:
+        """Wait until it answers. State that is mounted while it is still being restored may not be seen. Silent, TimeoutError."""
+        await asyncio.wait_for(self.conversation.ask({"method": "ping"}), seconds)
 
     async def _listen(self, stream: asyncio.StreamReader) -> None:
         while said := await stream.read(4096):
@@ -113,10 +125,7 @@ class Twin:
     def give(self, frozen: Frozen) -> None:
         """Mount a call's state, which is the twin's from then on. OSError."""
         self._frozen = frozen
-        for layer in frozen.layers:
-            lower = ":".join(str(path).replace("\\", "\\\\").replace(":", "\\:") for path in layer.lower)
-            target = self.maker.layout.source(self.folder, layer.place)
-            libc.mount("overlay", str(target), "overlay", 0, f"lowerdir={lower},upperdir={layer.upper},workdir={layer.work}")
+        _mount(self.maker.layout, self.folder, frozen)
 
     async def run(self, request: bytes, name: str | int, snapshots: Snapshots, pooled: bool) -> Run:
         """Put one call to it, on state frozen now. name: the request's id. The twin is used up afterwards."""
@@ -161,6 +170,12 @@ class Twin:
         # The pipes' transports, which else stay open until they are collected.
         self._process._transport.close()  # type: ignore[attr-defined]
         return gone
+
+
+def _mount(laid: Layout, folder: Path, frozen: Frozen) -> None:
+    for layer in frozen.layers:
+        lower = ":".join(str(path).replace("\\", "\\\\").replace(":", "\\:") for path in layer.lower)
+        libc.mount("overlay", str(laid.source(folder, layer.place)), "overlay", 0, f"lowerdir={lower},upperdir={layer.upper},workdir={layer.work}")
 
 
 def _enter(processes: group.Group) -> None:
