@@ -114,12 +114,16 @@ class Twin:
         """Wait for its own end."""
         await asyncio.wait_for(self._process.wait(), seconds)
 
+    def schedule(self, policy: int) -> None:
+        """See `Group.schedule`."""
+        self._group.schedule(policy)
+
     def pause(self) -> None:
         self._group.signal(signal.SIGSTOP)
 
     def wake(self) -> None:
         """From now on somebody waits for it."""
-        self._group.schedule(os.SCHED_OTHER)
+        self.schedule(os.SCHED_OTHER)
         self._group.signal(signal.SIGCONT)
 
     def give(self, frozen: Frozen) -> None:
