@@ -12,10 +12,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
+from escrow.sandbox.report import report
+
 from escrow.call import Call, Transport
 from escrow.policy import ToolRules
 from escrow.sandbox import judge
-from escrow.sandbox.report import report
 from escrow.sandbox.run import Run
 from escrow.verdict import Verdict, unsure
 

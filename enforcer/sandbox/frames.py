@@ -59,9 +59,10 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The head of a question. server: whose twin. session: which earlier calls it follows; "" where each call stands alone."""
+    """The head of a question. server: whose twin. id: the request's. session: which earlier calls it follows; "" where each call stands alone."""
 
     server: str = ""
+    id: int | str = 0
     session: str = ""
 
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
+import shutil
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 
-from enforcer.sandbox.frozen import Snapshots
+from enforcer.sandbox.frozen import CannotFreeze, Frozen, Snapshots
 from enforcer.sandbox.group import NoGroups
 from enforcer.sandbox.mcp import Silent
 from enforcer.sandbox.template import Template
@@ -74,26 +76,46 @@ class Pool:
         await asyncio.wait({self._filling}, timeout=seconds)
         return len(self._ready) >= self._maker.settings.pool
 
-    async def run(self, request: bytes, name: str | int) -> Run:
-        """Put a call to a twin of its own. name: the request's id."""
+    async def run(self, request: bytes, name: str | int, told: Callable[[], None] = lambda: None) -> Run:
+        """Put a call to a twin of its own, on state frozen now. name: the request's id. told: called once the state is frozen."""
         if self._closed:
             return Run("absent", why="the sandbox is shut down")
+        folder = self._maker.folder / f"state-{secrets.token_hex(6)}"
+        try:
+            frozen = await asyncio.wait_for(self._snapshots.freeze(folder), self._maker.settings.snapshot_ms / 1000)
+        except TimeoutError:
+            self._behind(_remove(folder))
+            return Run("failed", why=f"the state could not be frozen within {self._maker.settings.snapshot_ms} ms")
+        except CannotFreeze as error:
+            self._behind(_remove(folder))
+            return Run("failed", why=str(error))
+        told()
         twin = self._take()
         pooled = twin is not None
         self._hits, self._misses = self._hits + pooled, self._misses + (not pooled)
-        async with self._room:
-            if twin is None:
-                twin = await self._restore(hurry=True)
-            if twin is None:
-                return Run("absent", why=f"no twin could be restored: {self._why}")
-            try:
-                run = await twin.run(request, name, self._snapshots, pooled)
-            finally:
-                self._behind(self._end(twin))
+        given = False
+        try:
+            async with self._room:
+                if twin is None:
+                    twin = await self._restore(hurry=True)
+                if twin is None:
+                    return Run("absent", why=f"no twin could be restored: {self._why}", frozen_ms=frozen.took_ms)
+                given = True
+                run = await twin.run(request, name, frozen, pooled)
+        finally:
+            self._behind(self._used(twin, folder, None if given else frozen))
         self.fill()
         if run.outcome == "answered":
             self._took_ms.append(run.took_ms)
         return run
+
+    async def _used(self, twin: Twin | None, folder: Path, frozen: Frozen | None) -> None:
+        """A twin and the state of its one call are not wanted any more. frozen: where no twin was given it."""
+        if twin is not None:
+            await self._end(twin)
+        if frozen is not None:
+            await asyncio.to_thread(frozen.release)
+        await _remove(folder)
 
     async def close(self) -> None:
         self._closed = True
@@ -149,3 +171,7 @@ class Pool:
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+async def _remove(folder: Path) -> None:
+    await asyncio.to_thread(shutil.rmtree, folder, True)

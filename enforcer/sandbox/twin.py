@@ -18,7 +18,7 @@ from pathlib import Path
 from enforcer.privilege import libc
 from enforcer.sandbox import bundle, group
 from enforcer.sandbox.bundle import Layout
-from enforcer.sandbox.frozen import CannotFreeze, Frozen, Snapshots
+from enforcer.sandbox.frozen import Frozen, Snapshots
 from enforcer.sandbox.mcp import Conversation, Silent
 from enforcer.sandbox.runsc import Runsc
 from escrow.sandbox.run import Outcome, Run
@@ -131,24 +131,16 @@ class Twin:
         self._frozen = frozen
         _mount(self.maker.layout, self.folder, frozen)
 
-    async def run(self, request: bytes, name: str | int, snapshots: Snapshots, pooled: bool) -> Run:
-        """Put one call to it, on state frozen now. name: the request's id. The twin is used up afterwards."""
-        begun = time.monotonic()
-        try:
-            frozen = await asyncio.wait_for(snapshots.freeze(self.folder / "frozen"), self.maker.settings.snapshot_ms / 1000)
-        except TimeoutError:
-            return Run("failed", why=f"the state could not be frozen within {self.maker.settings.snapshot_ms} ms", pooled=pooled)
-        except CannotFreeze as error:
-            return Run("failed", why=str(error), pooled=pooled)
-        frozen_ms = (time.monotonic() - begun) * 1000
+    async def run(self, request: bytes, name: str | int, frozen: Frozen, pooled: bool) -> Run:
+        """Put one call to it, on state that is its own from now on. name: the request's id. The twin is used up afterwards."""
         try:
             outcome, answer, why, took_ms = await self._put(request, name, frozen)
             await asyncio.to_thread(self._group.kill)
             effects = await asyncio.to_thread(frozen.effects, self.folder / "log")
         except OSError as error:
-            return Run("failed", why=f"the state could not be given to the twin: {error.strerror}", frozen_ms=frozen_ms, pooled=pooled)
+            return Run("failed", why=f"the state could not be given to the twin: {error.strerror}", frozen_ms=frozen.took_ms, pooled=pooled)
         network = any(not connect.inside for connect in effects.connects)
-        return Run(outcome, effects, answer, network, why, took_ms, frozen_ms, pooled)
+        return Run(outcome, effects, answer, network, why, took_ms, frozen.took_ms, pooled)
 
     async def _put(self, request: bytes, name: str | int, frozen: Frozen) -> tuple[Outcome, bytes | None, str, float]:
         self.give(frozen)
