@@ -56,13 +56,9 @@ def layout(settings: SandboxSettings, own: tuple[Path, ...]) -> Layout:
     root = Path(settings.root)
     if not root.is_dir():
         raise CannotBundle(f"the root {root} is no folder")
-    hidden = tuple(
-        sorted(
-            {os.path.normpath(path) for path in (*settings.hidden, *(str(path) for path in own)) if (root / path.lstrip("/")).is_dir()} - {"/"},
-            key=lambda path: (len(path), path),
-        )
-    )
-    places = tuple(dict.fromkeys(place(state) for state in settings.state))
+    named = {os.path.normpath(path) for path in (*settings.hidden, *(str(path) for path in own))} - {"/"}
+    hidden = tuple(sorted((path for path in named if (root / path.lstrip("/")).is_dir()), key=lambda path: (len(path), path)))
+    places = _places(settings)
     for one in places:
         if str(PurePosixPath(one).parent) == "/":
             raise CannotBundle(f"the state at {one} lies directly below the root, where it cannot be given to a running twin: give it another `at`")
@@ -76,6 +72,17 @@ def layout(settings: SandboxSettings, own: tuple[Path, ...]) -> Layout:
         if not (root / parent.lstrip("/")).is_dir():
             raise CannotBundle(f"{parent}, where state is to be seen, is no folder of the root {root}")
     return Layout(places, parents, _beside(root, places, parents, hidden), hidden)
+
+
+def _places(settings: SandboxSettings) -> tuple[str, ...]:
+    """A database inside a directory that is state itself has no place of its own."""
+    directories = [place(state) for state in settings.state if isinstance(state, Directory)]
+    inside = [
+        place(state)
+        for state in settings.state
+        if not (isinstance(state, Sqlite) and any(PurePosixPath(place(state)).is_relative_to(directory) for directory in directories))
+    ]
+    return tuple(dict.fromkeys(inside))
 
 
 def _beside(root: Path, places: tuple[str, ...], parents: tuple[str, ...], hidden: tuple[str, ...]) -> tuple[str, ...]:

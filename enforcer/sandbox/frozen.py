@@ -15,12 +15,15 @@ class CannotFreeze(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One place of state as an overlay (overlayfs.rst): `place` inside the twin; lower: frozen, topmost first; upper and work: of this run alone."""
+    """One place of state, as the twin sees it at `place`: an overlay (overlayfs.rst) of this run's own upper and work over what is frozen.
+
+    upper, work: None of a socket's folder, which is bound as it is.
+    """
 
     place: str
-    lower: tuple[Path, ...]
-    upper: Path
-    work: Path
+    lower: Path
+    upper: Path | None = None
+    work: Path | None = None
 
 
 class Frozen(Protocol):
@@ -32,8 +35,8 @@ class Frozen(Protocol):
     @property
     def took_ms(self) -> float: ...
 
-    def effects(self, log: Path) -> Effects:
-        """What the run did, when it is over: from its layers and the folder of its traces. log holds one `*.boot.txt`."""
+    def written(self) -> Effects:
+        """What differs from what was frozen, when the run is over: its writes, and why these may not be all."""
 
     def release(self) -> None:
         """Throw the copies away. Called once, when nothing uses them."""

@@ -78,23 +78,27 @@ class Pool:
 
     async def run(self, request: bytes, name: str | int, told: Callable[[], None] = lambda: None) -> Run:
         """Put a call to a twin of its own, on state frozen now. name: the request's id. told: called once the state is frozen."""
+        run = await self.once(request, name, told)
+        self.fill()
+        return run
+
+    async def once(self, request: bytes, name: str | int, told: Callable[[], None] = lambda: None) -> Run:
+        """The same, and nothing is restored in the place of the twin that it took."""
         if self._closed:
             return Run("absent", why="the sandbox is shut down")
         folder = self._maker.folder / f"state-{secrets.token_hex(6)}"
         try:
-            frozen = await asyncio.wait_for(self._snapshots.freeze(folder), self._maker.settings.snapshot_ms / 1000)
-        except TimeoutError:
-            self._behind(_remove(folder))
-            return Run("failed", why=f"the state could not be frozen within {self._maker.settings.snapshot_ms} ms")
-        except CannotFreeze as error:
+            folder.mkdir(mode=0o700, parents=True)
+            frozen = await self._snapshots.freeze(folder / "frozen")
+        except (CannotFreeze, OSError) as error:
             self._behind(_remove(folder))
             return Run("failed", why=str(error))
-        told()
-        twin = self._take()
-        pooled = twin is not None
-        self._hits, self._misses = self._hits + pooled, self._misses + (not pooled)
-        given = False
+        given, twin = False, None
         try:
+            told()
+            twin = self._take()
+            pooled = twin is not None
+            self._hits, self._misses = self._hits + pooled, self._misses + (not pooled)
             async with self._room:
                 if twin is None:
                     twin = await self._restore(hurry=True)
@@ -104,7 +108,6 @@ class Pool:
                 run = await twin.run(request, name, frozen, pooled)
         finally:
             self._behind(self._used(twin, folder, None if given else frozen))
-        self.fill()
         if run.outcome == "answered":
             self._took_ms.append(run.took_ms)
         return run

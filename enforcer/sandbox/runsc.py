@@ -6,19 +6,18 @@ Flags: `runsc flags` of 20240729. `--overlay2` is always named, since its defaul
 from __future__ import annotations
 
 import asyncio
+import platform
 import re
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from enforcer.sandbox import traces
+
 OLDEST = 20240729
 """The first release whose systrap restores a Python server in a fifth of a second (`runsc --version`)."""
-SYSCALLS = (
-    "open,openat,creat,truncate,mkdir,mkdirat,rmdir,unlink,unlinkat,chmod,fchmod,fchmodat,rename,renameat,renameat2,link,linkat,symlink,symlinkat,"
-    "execve,execveat,connect,sendto,sendmsg,sendmmsg,bind"
-)
-"""Calls that stand in a twin's log: `enforcer.sandbox.traces` reads them."""
+_TRACED = ",".join(traces.SYSCALLS + (traces.LEGACY_SYSCALLS if platform.machine() == "x86_64" else ()))
 
 
 class RunscError(Exception):
@@ -37,7 +36,7 @@ class Runsc:
         """A command's arguments. log: a folder for traces. sockets: whether Unix sockets of bound folders may be connected to."""
         flags = [f"--root={self.folder}", "--network=none", "--ignore-cgroups", "--overlay2=root:memory", "--platform=systrap"]
         if log is not None:
-            flags += ["--debug", f"--debug-log={log}/", "--strace", f"--strace-syscalls={SYSCALLS}", "--strace-log-size=4096"]
+            flags += ["--debug", f"--debug-log={log}/", "--strace", f"--strace-syscalls={_TRACED}"]
         if sockets:
             flags.append("--host-uds=open")
         return [self.program, *flags, *command]

@@ -12,20 +12,23 @@ import secrets
 import shutil
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from enforcer.privilege import libc
-from enforcer.sandbox import bundle, group
+from enforcer.sandbox import bundle, group, traces
 from enforcer.sandbox.bundle import Layout
 from enforcer.sandbox.frozen import Frozen, Snapshots
 from enforcer.sandbox.mcp import Conversation, Silent
 from enforcer.sandbox.runsc import Runsc
+from escrow.sandbox.effects import Effects
 from escrow.sandbox.run import Outcome, Run
 from escrow.sandbox.settings import SandboxSettings
 
 MS_SHARED = 1 << 20
 """include/uapi/linux/mount.h."""
+OVERLAY = "redirect_dir=off,metacopy=off,index=off,xino=off"
+"""So that the upper layer alone tells what was written."""
 OVERHEAD_BYTES = 96 << 20
 """What gVisor itself takes beside its guest: about 60 MiB were measured for a Python server, guest included."""
 OWN_THREADS = 256
@@ -134,9 +137,10 @@ class Twin:
     async def run(self, request: bytes, name: str | int, frozen: Frozen, pooled: bool) -> Run:
         """Put one call to it, on state that is its own from now on. name: the request's id. The twin is used up afterwards."""
         try:
+            since = self._log().stat().st_size
             outcome, answer, why, took_ms = await self._put(request, name, frozen)
             await asyncio.to_thread(self._group.kill)
-            effects = await asyncio.to_thread(frozen.effects, self.folder / "log")
+            effects = await asyncio.to_thread(self._effects, frozen, since)
         except OSError as error:
             return Run("failed", why=f"the state could not be given to the twin: {error.strerror}", frozen_ms=frozen.took_ms, pooled=pooled)
         network = any(not connect.inside for connect in effects.connects)
@@ -154,6 +158,16 @@ class Twin:
             return "failed", None, str(error), (time.monotonic() - begun) * 1000
         return "answered", answer, "", (time.monotonic() - begun) * 1000
 
+    def _log(self) -> Path:
+        """gVisor's trace of the guest: one `runsc.log.TIME.boot.txt` in a folder of its own."""
+        return next((self.folder / "log").glob("*.boot.txt"), self.folder / "log" / "boot.txt")
+
+    def _effects(self, frozen: Frozen, since: int) -> Effects:
+        """Attempts from the trace, and what became of the state from the state itself, which knows better."""
+        traced, written = traces.read(self._log(), since), frozen.written()
+        writes = {write.path: write for write in (*traced.writes, *written.writes)}
+        return replace(traced, writes=tuple(writes.values()), incomplete=(*traced.incomplete, *written.incomplete))
+
     async def end(self) -> bool:
         """Kill its processes, take its mounts away, remove its folder. False where something of it is left."""
         gone = await asyncio.to_thread(_clear, self.folder, self._group, self.maker.runsc, self.name)
@@ -170,8 +184,11 @@ class Twin:
 
 def _mount(laid: Layout, folder: Path, frozen: Frozen) -> None:
     for layer in frozen.layers:
-        lower = ":".join(str(path).replace("\\", "\\\\").replace(":", "\\:") for path in layer.lower)
-        libc.mount("overlay", str(laid.source(folder, layer.place)), "overlay", 0, f"lowerdir={lower},upperdir={layer.upper},workdir={layer.work}")
+        target = str(laid.source(folder, layer.place))
+        if layer.upper is None:
+            libc.mount(str(layer.lower), target, None, libc.MS_BIND)
+        else:
+            libc.mount("overlay", target, "overlay", 0, f"lowerdir={layer.lower},upperdir={layer.upper},workdir={layer.work},{OVERLAY}")
 
 
 def _enter(processes: group.Group) -> None:
