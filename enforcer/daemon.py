@@ -44,6 +44,9 @@ from enforcer.relay.listener import Listener
 from enforcer.relay.responder import Responder
 from enforcer.relay.sessions import Sessions
 from enforcer.relay.upstream import Upstream
+from enforcer.sandbox.client import Twins
+from enforcer.sandbox.keeper import plan_for
+from enforcer.sandbox.local import missing
 from enforcer.scanner.judge import Scanner
 from enforcer.scanner.outgoing import Outgoing
 from enforcer.scanner.pool import WorkerPool
@@ -90,7 +93,9 @@ class _Daemon:
         self.started = time.time()
         self.enforcing = False
         self.why = "starting"
-        self.companions = Companions(inherited.policy)
+        self.keeper = plan_for(inherited.policy, inherited.state_dir)
+        self.companions = Companions(inherited.policy, self.keeper)
+        self.twins: Twins | None = None
         self.stopping = asyncio.Event()
         self.channel: HelperChannel | None = None
         self.watch: Watch | None = None
@@ -134,7 +139,10 @@ class _Daemon:
         for worker in given.workers:
             self.pool.add(worker)
         self.jury = None if policy.jury is None else Jury(policy.jury, self.companions.jury_lost)
-        self.judges = judges_of(scanner, outgoing, requests, self.pool, self.jury)
+        if self.keeper is not None:
+            why = missing() if given.helper is None else given.no_keeper
+            self.twins = Twins(self.keeper.servers, why, self.companions.keeper_lost)
+        self.judges = judges_of(scanner, outgoing, requests, self.pool, self.jury, self.twins)
         self.custody = Custody(policy, given.server, store, self.judges, self.log)
         self.custody.records.recall(reading.last(given.state_dir / "evidence", 1000))
         self.policies.record = self.custody.policy_changing
@@ -147,13 +155,13 @@ class _Daemon:
         if given.helper is not None:
             self.channel = HelperChannel(given.helper, self._heard)
         else:
-            self.companions.start(self.pool, self.jury)
+            self.companions.start(self.pool, self.jury, self.twins)
         if given.taps:
             self._watch()
         responder = Responder()
         upstream = self._relay(responder) if given.mode != "observe" else None
         tokens = Tokens(given.state_dir / "tokens.json")
-        people = People(self.custody, tokens, self._status, responder.arm, self._asked_to_stop, self.policies, self.canaries)
+        people = People(self.custody, tokens, self._status, responder.arm, self._asked_to_stop, self.policies, self.canaries, self.twins)
         self.window = Window(given, self.custody, self.policies, tokens, self._status)
         control = ControlServer(people, frozenset({0, os.getuid()}))
         if self.listener is not None:
@@ -179,6 +187,8 @@ class _Daemon:
         await self.pool.close()
         if self.jury is not None:
             await self.jury.close()
+        if self.twins is not None:
+            await self.twins.close()
         self.companions.close()
 
     def _relay(self, responder: Responder) -> Upstream:
@@ -244,6 +254,8 @@ class _Daemon:
                 self.window.add(passed)
             case "jury" if self.jury is not None:
                 self.jury.add(passed)
+            case "keeper" if self.twins is not None:
+                self.twins.add(passed)
             case "taps" if self.watch is not None:
                 self.watch.join(passed)
             case _:  # not asked for

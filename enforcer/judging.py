@@ -5,6 +5,7 @@ from __future__ import annotations
 from enforcer.custody import Judges, Said
 from enforcer.jury.client import Jury
 from enforcer.known import Known, key_of
+from enforcer.sandbox.client import Twins
 from enforcer.scanner.judge import Scanner
 from enforcer.scanner.outgoing import Outgoing, document
 from enforcer.scanner.pool import WorkerPool
@@ -12,7 +13,7 @@ from escrow import jsonrpc
 from escrow.verdict import Verdict
 
 
-def judges_of(scanner: Scanner, outgoing: Outgoing, requests: Known, pool: WorkerPool, jury: Jury | None) -> Judges:
+def judges_of(scanner: Scanner, outgoing: Outgoing, requests: Known, pool: WorkerPool, jury: Jury | None, twins: Twins | None = None) -> Judges:
     """requests: what was said of clients' messages; whoever changes what `outgoing` watches for clears it. jury: None where the policy has none."""
     results = Known()
     declined: jsonrpc.Message | None = None
@@ -47,10 +48,10 @@ def judges_of(scanner: Scanner, outgoing: Outgoing, requests: Known, pool: Worke
         return Said(examined.verdict, examined.seen)
 
     if jury is None:
-        return Judges(result, quick, request, request_quick)
+        return Judges(result, quick, request, request_quick, twins=twins)
     member = jury
 
     async def juror(message: jsonrpc.Message, scanner_said: Verdict) -> Verdict | None:
         return await member.judge(message.raw, scanner_said)
 
-    return Judges(result, quick, request, request_quick, juror, member.in_band)
+    return Judges(result, quick, request, request_quick, juror, member.in_band, twins)

@@ -133,6 +133,8 @@ def item(row: dict[str, Any], *, full: bool, console: Console = out) -> None:
     for each in row["verdicts"]:
         console.print(f"\n  [{_STYLE.get(each['finding'], 'bold')}]{each['finding']}[/]  {each['judge']}  score {each['score']:.2f}  {each['took_ms']:.1f} ms")
         _grounds(each["reasons"], full, console)
+    if row.get("sandbox") is not None:
+        ran(row["sandbox"], full, console)
     if row.get("payload") is None:
         console.print("\n  The payload is shredded.")
         return
@@ -141,6 +143,23 @@ def item(row: dict[str, Any], *, full: bool, console: Console = out) -> None:
     _evidence(json.loads(row["payload"]), [reason for each in row["verdicts"] for reason in each["reasons"]], full, console)
     if row["state"] == "held":
         console.print(f"\n  holdfast escrow approve {row['id']} -m WHY\n  holdfast escrow deny {row['id']} -m WHY")
+
+
+def ran(run: dict[str, Any], full: bool, console: Console = out) -> None:
+    """What the call did in its twin."""
+    how = f"{run['outcome']} in {run['took_ms']:.1f} ms, state frozen in {run['frozen_ms']:.1f} ms, {'from the pool' if run['pooled'] else 'not from the pool'}"
+    console.print(f"\n  [dim]In its twin[/] ({how}{': ' + escape(safe(run['why'])) if run['why'] else ''}):")
+    effects, most = run["effects"], None if full else 10
+    lines = [("wrote ", f"{each['path']} ({each['change']})") for each in effects["writes"][:most]]
+    lines += [
+        ("inside " if each["inside"] else "connect ", f"{each['name'] or each['address']}{'' if each['port'] is None else ':' + str(each['port'])}")
+        for each in effects["connects"][:most]
+    ]
+    lines += [("started ", " ".join([each["path"], *each["arguments"][1:]])) for each in effects["executes"][:most]]
+    lines += [("not known whole: ", why) for why in effects["incomplete"][:most]]
+    lines += [("differs at ", each["pointer"] or "/") for each in run["differences"][:most]]
+    for ours, theirs in lines or [("nothing that is kept: ", f"{run['counts']['reads']} files read")]:
+        said(f"    {ours}", theirs, console)
 
 
 def _grounds(reasons: list[dict[str, Any]], full: bool, console: Console) -> None:

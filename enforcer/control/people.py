@@ -11,7 +11,7 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import jsonschema
 import referencing
@@ -32,9 +32,15 @@ class Unfit(Exception):
     """A command cannot be carried out; the text says why."""
 
 
+class Shower(Protocol):
+    """Who tells what twins there are."""
+
+    async def show(self) -> dict[str, Any]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class People:
-    """status: the daemon's view of itself. arm: a nonce for the self-test. stop: ends the instance."""
+    """status: the daemon's view of itself. arm: a nonce for the self-test. stop: ends the instance. twins: None where the policy names none."""
 
     custody: Custody
     tokens: Tokens
@@ -43,13 +49,14 @@ class People:
     stop: Callable[[], None]
     policies: Policies | None = None
     canaries: Canaries | None = None
+    twins: Shower | None = None
 
     async def answer(self, ask: Any, by: str) -> Any:
         """Raises KeyError (no such thing), DecisionRefused, NothingToRedact, StoreFailed, TokensFailed, Unfit."""
         custody = self.custody
         match ask:
             case asks.Status():
-                return {**self.status(), "items": await custody.counts()}
+                return {**self.status(), "items": await custody.counts(), "sandbox": None if self.twins is None else await self.twins.show()}
             case asks.Stop():
                 asyncio.get_running_loop().call_later(0.05, self.stop)
                 return {"stopping": True}
@@ -60,7 +67,8 @@ class People:
                 item = await custody.item(ask.id)
                 shown = None if payload is None else payload.raw.decode("utf-8", "replace")
                 released = None if payload is None or payload.released is None else payload.released.decode("utf-8", "replace")
-                return {**item.to_json(), "payload": shown, "released": released}
+                ran = None if payload is None or payload.sandbox is None else json.loads(payload.sandbox)
+                return {**item.to_json(), "payload": shown, "released": released, "sandbox": ran}
             case asks.Approve():
                 return (await self._approve(ask, by)).to_json()
             case asks.Deny():

@@ -25,7 +25,7 @@ from escrow.item import Item, Payload, State
 from escrow.policy import Policy, ToolRules
 from escrow.principal import Principal
 from escrow.taint import sightings
-from escrow.verdict import unsure
+from escrow.verdict import Finding, Verdict, unsure
 
 
 class Custody(People):
@@ -117,7 +117,7 @@ class Custody(People):
             if self.policy is policy and self.locked is None:
                 if found is not None:
                     heard = heard._replace(verdicts=(*heard.verdicts, found[0]))
-                    if (ran := _ruled((found[0],), replace(rules, require=frozenset()))).ruling is not Ruling.RELEASE or ran.would_have is not None:
+                    if (ran := _ruled((_ARGUMENTS, found[0]), replace(rules, require=frozenset()))).ruling is not Ruling.RELEASE or ran.would_have is not None:
                         decision = ran
                 if found is not None and decision.ruling is not Ruling.RELEASE:
                     given = await self._hold_request(call, request, heard.verdicts, decision, rules, found[1])
@@ -353,6 +353,9 @@ class Custody(People):
         return Kept(item.id, secret)
 
 
+_ARGUMENTS = Verdict("scanner", Finding.CLEAN, 0.0)
+"""Stands in for the judges of a call's arguments, which found it clean, beside the verdict on its run."""
+
 _LARGE_LIST = 64 * 1024
 """Larger lists of tools are cut in a thread."""
 
@@ -365,4 +368,4 @@ def memory_of(call: Call) -> str:
 
 
 def _ruled(verdicts: Verdicts, rules: ToolRules) -> Decision:
-    return decide(verdicts, rules.require, rules.on_hostile, rules.on_unsure, rules.trial)
+    return decide(verdicts, rules.require, rules.on_hostile, rules.on_unsure, rules.trial, rules.outside)

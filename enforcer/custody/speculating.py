@@ -12,11 +12,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from escrow.sandbox.report import report
-
 from escrow.call import Call, Transport
 from escrow.policy import ToolRules
 from escrow.sandbox import judge
+from escrow.sandbox.report import report
 from escrow.sandbox.run import Run
 from escrow.verdict import Verdict, unsure
 
@@ -70,22 +69,21 @@ class Speculating:
 
     async def before(self, call: Call, rules: ToolRules) -> tuple[Verdict, str]:
         """The verdict on what a call would do, and the run as a report for people."""
-        started = time.monotonic()
-        run = await self._ran(call)
-        try:
-            return judge.before(run, rules), report(run, ())
-        except Exception as error:
-            return _failed(error, started), report(run, ())
+        return await self._judged(call, partial(judge.before, rules=rules))
 
     async def after(self, call: Call, answer: bytes, rules: ToolRules) -> tuple[Verdict, str]:
         """The verdict on a call's result beside its run's. answer: the real one."""
+        return await self._judged(call, partial(judge.after, real_answer=answer, rules=rules))
+
+    async def _judged(self, call: Call, judging: Callable[[Run], Verdict]) -> tuple[Verdict, str]:
         started = time.monotonic()
         run = await self._ran(call)
         try:
-            # Comparing grows with the answers: not in the loop that everybody waits for.
-            return await asyncio.to_thread(_compared, run, answer, rules)
+            # It grows with answers and effects: not in the loop that everybody waits for.
+            verdict = await asyncio.to_thread(judging, run)
         except Exception as error:
-            return _failed(error, started), report(run, ())
+            verdict = unsure("sandbox", "sandbox.failed", f"The run could not be judged ({type(error).__name__}).", (time.monotonic() - started) * 1000)
+        return verdict, report(run, verdict)
 
     def drop(self, call: Call) -> None:
         """Its run is not wanted any more."""
@@ -103,11 +101,3 @@ class Speculating:
             asyncio.get_running_loop().call_later(STREAMED_S, self.drop, call)
         else:
             self.drop(call)
-
-
-def _compared(run: Run, answer: bytes, rules: ToolRules) -> tuple[Verdict, str]:
-    return judge.after(run, answer, rules), report(run, judge.differences(run, answer, rules))
-
-
-def _failed(error: Exception, started: float) -> Verdict:
-    return unsure("sandbox", "sandbox.failed", f"The run could not be judged ({type(error).__name__}).", (time.monotonic() - started) * 1000)

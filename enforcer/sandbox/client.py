@@ -14,7 +14,7 @@ from typing import Any, Final
 from enforcer.exactly import receive
 from enforcer.sandbox import frames
 from enforcer.sandbox.frames import Asked, Kind, Phase
-from escrow.call import Call
+from escrow.call import Call, Transport
 from escrow.policy import ToolRules
 from escrow.sandbox.run import Run
 from escrow.sandbox.settings import SandboxSettings
@@ -88,7 +88,9 @@ class Twins:
         if self._keeper is None:
             return _ended(Run("absent", why=self.missing or "the keeper of the twins is not there"))
         self.asked += 1
-        asked = Asked(call.server, call.id, f"{call.principal} {call.session or ''}"[:1024] if rules.session == "replay" else "")
+        asked = Asked(
+            call.server, call.id, f"{call.principal} {call.session or ''}"[:1024] if rules.session == "replay" else "", call.transport is Transport.STATELESS
+        )
         speculation = self._keeper.ask(asked, raw, (settings.snapshot_ms + settings.run_ms) / 1000 + GRACE_S)
         speculation.run.add_done_callback(self._count)
         try:

@@ -59,11 +59,15 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The head of a question. server: whose twin. id: the request's. session: which earlier calls it follows; "" where each call stands alone."""
+    """The head of a question. server: whose twin. id: the request's. session: which earlier calls it follows; "" where each call stands alone.
+
+    stateless: whether it is of the stateless era (MCP 2026-07-28), in which requests name the version and results have other members.
+    """
 
     server: str = ""
     id: int | str = 0
     session: str = ""
+    stateless: bool = False
 
 
 _run = TypeAdapter(Run)

@@ -28,12 +28,13 @@ from enforcer.privilege import jail, libc
 from enforcer.sandbox import bundle, frames, group, runsc, template
 from enforcer.sandbox.bundle import CannotBundle
 from enforcer.sandbox.frames import Asked, Garbled, Phase
-from enforcer.sandbox.frozen import Snapshots
+from enforcer.sandbox.mcp import STATELESS_ERA
 from enforcer.sandbox.pool import Pool
 from enforcer.sandbox.runsc import RunscError
-from enforcer.sandbox.state import snapshots_of
+from enforcer.sandbox.snapshots import StateSnapshots
 from enforcer.sandbox.template import CannotBuild, NoTemplate
 from enforcer.sandbox.twin import Maker
+from escrow.policy import Policy
 from escrow.sandbox.run import Run
 from escrow.sandbox.settings import SandboxSettings
 
@@ -59,6 +60,18 @@ class Kept:
     why: str = "its template is not ready yet"
     template: dict[str, Any] = field(default_factory=dict)
     failed: int = 0
+
+
+def plan_for(policy: Policy, state_dir: Path) -> KeeperPlan | None:
+    """What a policy asks for; None where it names no twin. The store, and the files of keys, are hidden."""
+    servers = {name: table.sandbox for name, table in policy.servers.items() if table.sandbox is not None}
+    bearer, jury = policy.principal.bearer, policy.jury
+    keys = [
+        None if policy.tls is None else policy.tls.key,
+        None if bearer is None else bearer.key_file,
+        None if jury is None else jury.api_key_file,
+    ]
+    return KeeperPlan(servers, state_dir / "sandbox", (state_dir, *(Path(key) for key in keys if key is not None))) if servers else None
 
 
 def prepare(plan: KeeperPlan, channel: socket.socket) -> Callable[[], int | None]:
@@ -141,6 +154,8 @@ class _Keeper:
             run = Run("absent", why="there is no twin of this server" if kept is None else kept.why)
         elif asked.session:
             run = Run("absent", why='session = "replay" is not built: a twin that follows a session\'s earlier calls')
+        elif asked.stateless is not (kept.template["era"] == STATELESS_ERA):
+            run = Run("absent", why=f"the call is of another era than the template, which speaks MCP {kept.template['era']}")
         else:
             try:
                 run = await kept.pool.run(raw, asked.id, frozen)
@@ -171,7 +186,7 @@ class _Keeper:
         folder = self._plan.folder / name
         found = runsc.find(self._work(name, "runsc"))
         maker = Maker(found, kept.settings, bundle.layout(kept.settings, (*self._plan.hidden, self._plan.folder)), self._work(name, "twins"))
-        snapshots: Snapshots = snapshots_of(kept.settings)
+        snapshots = StateSnapshots(kept.settings)
         try:
             made = await asyncio.to_thread(template.load, maker, folder)
         except NoTemplate:
@@ -181,7 +196,7 @@ class _Keeper:
         kept.pool.fill()
 
     def _work(self, name: str, what: str) -> Path:
-        """A folder for this run of the keeper alone."""
+        """A folder for this run of the keeper alone: one that is killed leaves it to the next."""
         path = self._plan.folder / name / "work" / what
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         return path

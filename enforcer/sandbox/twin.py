@@ -136,6 +136,7 @@ class Twin:
 
     async def run(self, request: bytes, name: str | int, frozen: Frozen, pooled: bool) -> Run:
         """Put one call to it, on state that is its own from now on. name: the request's id. The twin is used up afterwards."""
+        self._frozen = frozen  # its own from now on, whatever comes
         try:
             since = self._log().stat().st_size
             outcome, answer, why, took_ms = await self._put(request, name, frozen)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import unicodedata
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Final, Literal, Self
 
@@ -130,7 +131,10 @@ class Policy(Table):
         matching = next((index for index, rule in enumerate(self.rule) if rule.matches(server, tool, method)), None)
         table = self.servers.get(server)
         state = table.sandbox.changing if table is not None and table.sandbox is not None else ()
-        return self._merged(matching, self.denies(tool) if method == "tools/call" else None, state)
+        if method == "tools/call":
+            return self._merged(matching, self.denies(tool), state)
+        rules = self._merged(matching, None, state)  # only calls of tools run in twins
+        return replace(rules, judges=rules.judges - {"sandbox"}, require=rules.require - {"sandbox"})
 
     def _merged(self, index: int | None, denied: str | None = None, state: tuple[str, ...] = ()) -> ToolRules:
         values = {key: getattr(table, key) for table, keys in ((self.judging, _JUDGED), (self.escrow, _DEADLINES), (self.bounds, _SIZES)) for key in keys}
