@@ -11,10 +11,11 @@ from enforcer.sandbox import overlay
 from enforcer.sandbox.frozen import CannotFreeze, Layer
 from enforcer.sandbox.state import freezing
 from enforcer.sandbox.state.frozen import Frozen as Copies
-from escrow.sandbox.effects import Effects
+from escrow.sandbox.effects import Effects, Write
 from escrow.sandbox.settings import SandboxSettings
 
 COMPARE_SECONDS = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class FrozenState:
@@ -28,7 +29,8 @@ class FrozenState:
         return self.copies.took_ms
 
     def written(self) -> Effects:
-        writes, doubts = [], [f"{path} could not be copied" for path in self.copies.left_out]
+        writes: list[Write] = []
+        doubts = [f"{path} could not be copied" for path in self.copies.left_out]
         for layer in self.layers:
             if layer.upper is not None:
                 found = overlay.difference(str(layer.upper), str(layer.lower), layer.place, time.monotonic() + COMPARE_SECONDS)
