@@ -42,6 +42,14 @@ def write(path: str, text: str) -> str:
 
 
 @server.tool()
+def fill(path: str, megabytes: int) -> str:
+    """Write a file of so many bytes."""
+    with open(path, "wb") as file:
+        file.write(bytes(megabytes << 20))
+    return "filled"
+
+
+@server.tool()
 def look(path: str) -> str:
     """List a folder."""
     return " ".join(sorted(os.listdir(path)))
@@ -89,6 +97,8 @@ def bomb() -> str:
 if __name__ == "__main__":
     if len(sys.argv) > 1 and sys.argv[1] == "--hold":
         held = open(sys.argv[2])  # noqa: SIM115  the trap itself: held open over the checkpoint
+    if len(sys.argv) > 1 and sys.argv[1] == "--fail":
+        sys.exit(1)
     if len(sys.argv) > 1 and sys.argv[1] == "--http":
         server.run("streamable-http", host="127.0.0.1", port=int(sys.argv[2]), json_response=sys.argv[3] == "json")
     else:

@@ -83,7 +83,7 @@ def world(*arguments: str, directory: str = "/", **settings: object) -> Iterator
                 "command": (sys.executable, str(SERVER), *(word.replace("DATA", str(data)) for word in arguments)),
                 "environment": {"PYTHONPATH": str(ROOT)},
                 "directory": directory.replace("DATA", str(data)),
-                "state": [{"path": str(data)}],
+                "state": [{"kind": "directory", "path": str(data)}],
                 **settings,
             }
         )
