@@ -61,9 +61,9 @@ class _Copy:
             self._folder_like(path, status)
 
     def _folder_like(self, path: str, status: os.stat_result) -> None:
-        target = _descend(self.target, path)
+        target = descend(self.target, path)
         try:
-            source = _descend(self.source, path)
+            source = descend(self.source, path)
             try:
                 _attributes(source, target)
             finally:
@@ -148,7 +148,17 @@ def copy(path: str, target: str, until: float) -> tuple[str, ...]:
         raise NotFrozen(f"the directory could not be copied: {error.strerror or error}") from None
 
 
-def _descend(root: int, path: str) -> int:
+def copy_file(source: int, path: str, parent: int, name: str, until: float) -> None:
+    """One file below the directory `source`, into the new file `name` of the folder `parent`. Raises NotFrozen and OSError."""
+    folder, base = _folder(source, path)
+    try:
+        entry = Entry(path, base, folder, os.stat(base, dir_fd=folder, follow_symlinks=False))
+        _Copy(source, parent, until, entry.status.st_dev)._file(entry, parent, name)
+    finally:
+        os.close(folder)
+
+
+def descend(root: int, path: str) -> int:
     """A descriptor of a folder below root, none of its steps a link."""
     current = os.dup(root)
     for part in path.split("/") if path else ():
@@ -162,7 +172,7 @@ def _descend(root: int, path: str) -> int:
 
 def _folder(root: int, path: str) -> tuple[int, str]:
     folder, _, name = path.rpartition("/")
-    return _descend(root, folder), name
+    return descend(root, folder), name
 
 
 def _attributes(source: int, target: int) -> None:
