@@ -23,6 +23,7 @@ FICLONE = 0x40049409
 
 _TRIES = 3
 _PART = 8 << 20
+_SMALL = 64 << 10
 _NO_CLONE = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS)
 
 
@@ -94,9 +95,10 @@ class _Copy:
             self.linked[inode] = entry.path
 
     def _steady(self, source: int, target: int) -> None:
-        for _ in range(_TRIES):
+        for attempt in range(_TRIES):
             before = os.fstat(source)
-            os.ftruncate(target, 0)
+            if attempt:
+                os.ftruncate(target, 0)
             self._bytes(source, target, before.st_size)
             after = os.fstat(source)
             if (before.st_size, before.st_mtime_ns, before.st_ctime_ns) == (after.st_size, after.st_mtime_ns, after.st_ctime_ns):
@@ -115,6 +117,11 @@ class _Copy:
                 if error.errno not in _NO_CLONE:
                     raise
                 self.cloning = False
+        if size <= _SMALL:  # cheaper than a splice
+            whole = os.pread(source, size, 0)
+            if os.pwrite(target, whole, 0) != len(whole):
+                raise NotFrozen("the copy could not be written whole")
+            return
         at = 0
         while at < size:
             in_time(self.until)
@@ -189,6 +196,7 @@ def _attributes(source: int, target: int) -> None:
 
 
 def _like(target: int, status: os.stat_result) -> None:
-    os.fchown(target, status.st_uid, status.st_gid)
+    if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
+        os.fchown(target, status.st_uid, status.st_gid)
     os.fchmod(target, stat.S_IMODE(status.st_mode))
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
