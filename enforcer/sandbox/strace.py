@@ -6,8 +6,8 @@
 Only blobs and arguments of `execve` are quoted (Go's %q). Paths, working directories and the process's own name stand there as they are: with
 newlines, commas and brackets, whatever the process chose. So a line is taken only where it can be read in one way:
 
-* ` E name(` or ` X name(` stands in it once: the true one always does, so what stands once is the true one;
-* the arguments split in one way only: `, 0x` stands there as often as the call's form has it, and `) = ` not at all;
+* ` E name(` or ` X name(` begins once within the 16 bytes that a process's name may have: the true one does, so what stands once is the true one;
+* the arguments split in one way only: `, 0x` stands there as often as the call's form has it, and `) = ` in no path;
 * a newline cuts a call's entry and its exit behind the same text. The entry's form ends in `)` without `) = `, the exit's with a result and a
   duration, so that no text passes as both: a cut call shows in one of its two lines.
 """
@@ -22,6 +22,9 @@ _HEADER = re.compile(rb"[IDWEF][0-9]{4} [0-9:.]{15} +[0-9]{1,10} ([A-Za-z0-9_.-]
 _TASK = re.compile(rb"\[ *([0-9]{1,10}): *([0-9]{1,10})\] ")
 _CALL = re.compile(rb" ([EX]) ([a-z][a-z0-9_]{0,31})\(")
 _RESULT = re.compile(rb"\) = (?:-?[0-9]{1,20} \(0x[0-9a-f]{1,16}\)|0x[0-9a-f]{1,16})(?: errno=([0-9]{1,5}) \([^()\n]{1,200}\))? \([0-9.a-z\xc2\xb5]{1,32}\)$")
+
+_COMM = 16
+"""Most bytes of a process's name (TASK_COMM_LEN): the call's own mark begins within them."""
 
 _FD = rb"(?P<fd>(?:AT_FDCWD|0x[0-9a-f]{1,16}) [^\n]*)"
 _HEX = rb"0x[0-9a-f]{1,16}"
@@ -108,11 +111,9 @@ def parse(line: bytes) -> Call | None:
     if task is None:
         return None  # strace's own words, not a task's
     text = header[2]
-    found = list(_CALL.finditer(text))
+    found = [match for match in _CALL.finditer(text, task.end() - 1, task.end() + 64) if match.start() < task.end() + _COMM]
     if len(found) != 1:
         raise Unreadable("a traced line that names no call, or more than one")
-    if b"(error " in text:
-        raise Unreadable("a call whose arguments gVisor could not read")
     edge, name = found[0][1], found[0][2].decode()
     ids = (int(task[1]), int(task[2]))
     rest = text[found[0].end() :]
@@ -121,9 +122,12 @@ def parse(line: bytes) -> Call | None:
         if result is None:
             raise Unreadable("a call's exit that is cut")
         return Call("exit", name, ids, _arguments(name, rest[: result.start()]) if name in ("connect", "sendto") else {}, int(result[1]) if result[1] else None)
-    if b") = " in rest or not rest.endswith(b")"):
+    fields = _arguments(name, rest[:-1])
+    if not rest.endswith(b")") or any(b") = " in fields.get(key, b"") for key in ("fd", "path", "to")) or (not fields and b") = " in rest):
         raise Unreadable("a call's entry that is cut")
-    return Call("enter", name, ids, _arguments(name, rest[:-1]))
+    if any(fields.get(key, b"").startswith(b"(error decoding path: ") for key in ("path", "to")):
+        raise Unreadable("a call whose arguments gVisor could not read")
+    return Call("enter", name, ids, fields)
 
 
 def _arguments(name: str, text: bytes) -> dict[str, bytes]:

@@ -23,6 +23,7 @@ FICLONE = 0x40049409
 
 _TRIES = 3
 _PART = 8 << 20
+_SMALL = 64 << 10
 _NO_CLONE = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS)
 
 
@@ -61,9 +62,9 @@ class _Copy:
             self._folder_like(path, status)
 
     def _folder_like(self, path: str, status: os.stat_result) -> None:
-        target = _descend(self.target, path)
+        target = descend(self.target, path)
         try:
-            source = _descend(self.source, path)
+            source = descend(self.source, path)
             try:
                 _attributes(source, target)
             finally:
@@ -94,9 +95,10 @@ class _Copy:
             self.linked[inode] = entry.path
 
     def _steady(self, source: int, target: int) -> None:
-        for _ in range(_TRIES):
+        for attempt in range(_TRIES):
             before = os.fstat(source)
-            os.ftruncate(target, 0)
+            if attempt:
+                os.ftruncate(target, 0)
             self._bytes(source, target, before.st_size)
             after = os.fstat(source)
             if (before.st_size, before.st_mtime_ns, before.st_ctime_ns) == (after.st_size, after.st_mtime_ns, after.st_ctime_ns):
@@ -115,6 +117,11 @@ class _Copy:
                 if error.errno not in _NO_CLONE:
                     raise
                 self.cloning = False
+        if size <= _SMALL:  # cheaper than a splice
+            whole = os.pread(source, size, 0)
+            if os.pwrite(target, whole, 0) != len(whole):
+                raise NotFrozen("the copy could not be written whole")
+            return
         at = 0
         while at < size:
             in_time(self.until)
@@ -148,7 +155,17 @@ def copy(path: str, target: str, until: float) -> tuple[str, ...]:
         raise NotFrozen(f"the directory could not be copied: {error.strerror or error}") from None
 
 
-def _descend(root: int, path: str) -> int:
+def copy_file(source: int, path: str, parent: int, name: str, until: float) -> None:
+    """One file below the directory `source`, into the new file `name` of the folder `parent`. Raises NotFrozen and OSError."""
+    folder, base = _folder(source, path)
+    try:
+        entry = Entry(path, base, folder, os.stat(base, dir_fd=folder, follow_symlinks=False))
+        _Copy(source, parent, until, entry.status.st_dev)._file(entry, parent, name)
+    finally:
+        os.close(folder)
+
+
+def descend(root: int, path: str) -> int:
     """A descriptor of a folder below root, none of its steps a link."""
     current = os.dup(root)
     for part in path.split("/") if path else ():
@@ -162,7 +179,7 @@ def _descend(root: int, path: str) -> int:
 
 def _folder(root: int, path: str) -> tuple[int, str]:
     folder, _, name = path.rpartition("/")
-    return _descend(root, folder), name
+    return descend(root, folder), name
 
 
 def _attributes(source: int, target: int) -> None:
@@ -179,6 +196,7 @@ def _attributes(source: int, target: int) -> None:
 
 
 def _like(target: int, status: os.stat_result) -> None:
-    os.fchown(target, status.st_uid, status.st_gid)
+    if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
+        os.fchown(target, status.st_uid, status.st_gid)
     os.fchmod(target, stat.S_IMODE(status.st_mode))
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))

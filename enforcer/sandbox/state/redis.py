@@ -2,7 +2,8 @@
 
 That server runs on the host, in a network namespace without interfaces, as nobody, and listens on one Unix socket, which the twin gets. It loads
 data that the guarded server wrote: it has no more rights than that needs. The client is a dozen lines of RESP (redis.io/docs/reference/protocol-spec):
-three commands and one bulk reply do not need a package.
+three commands and one bulk reply do not need a package. It ends with `freezing.discard`: nothing here
+ends it where the keeper died first.
 """
 
 from __future__ import annotations
