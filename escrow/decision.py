@@ -81,19 +81,13 @@ def decide(
     if any(verdict.judge in NEVER_TRIED and verdict.finding is not Finding.CLEAN for verdict in verdicts):
         trial = False
     if verdicts and all(verdict.finding is Finding.CLEAN for verdict in verdicts) and required <= {verdict.judge for verdict in verdicts}:
-        return _RELEASED if len(verdicts) == 1 or not {verdict.judge for verdict in verdicts} >= _BOTH else _AGREED
+        return _AGREED if len(verdicts) > 1 and _BOTH.issubset({verdict.judge for verdict in verdicts}) else _RELEASED
     if outside == "scanner-only" and _only_outside(verdicts, required):
         return _RELEASED
     finding = worst(verdicts)
-    if finding is Finding.CLEAN and not required <= {verdict.judge for verdict in verdicts}:
-        finding = Finding.UNSURE
-    match finding:
-        case Finding.CLEAN:  # all are, and none is missing: settled above
-            return _RELEASED
-        case Finding.UNSURE:
-            ruling = _ruling(on_unsure, trial)
-        case Finding.HOSTILE:
-            ruling = max(_ruling(on_hostile, trial), _ruling(on_unsure, trial), key=_SEVERITY.__getitem__)
+    ruling = _ruling(on_unsure, trial)  # also where all are CLEAN: then a required one is missing
+    if finding is Finding.HOSTILE:
+        ruling = max(_ruling(on_hostile, trial), ruling, key=_SEVERITY.__getitem__)
     if ruling is Ruling.RELEASE:
         return Decision(Ruling.RELEASE, "trial", Ruling.HOLD)
     return Decision(ruling, "hostile" if finding is Finding.HOSTILE else "unsure")
