@@ -204,6 +204,7 @@ class Supervisor:
             listeners=gate, control=control, state_dir=jail.STATE, shown_state_dir=plan.state_dir, control_path=control_path, helper=theirs, diag=self._diag,
             netns=plan.namespace.shown, window=plan.window.place, window_diag=plan.home_diag,
             policy_lines=plan.policy_lines, taps=plan.taps is not None,
+            no_keeper="`holdfast start` starts no keeper of twins yet: only `holdfast proxy`, as root, does",
         )  # fmt: skip
         keep = [theirs.fileno(), control.fileno(), self._diag.fileno(), plan.home_diag.fileno(), *(listener.fileno() for listener in gate)]
 

@@ -88,9 +88,8 @@ class Twins:
         if self._keeper is None:
             return _ended(Run("absent", why=self.missing or "the keeper of the twins is not there"))
         self.asked += 1
-        asked = Asked(
-            call.server, call.id, f"{call.principal} {call.session or ''}"[:1024] if rules.session == "replay" else "", call.transport is Transport.STATELESS
-        )
+        session = f"{call.principal} {call.session or ''}"[:1024] if rules.session == "replay" else ""
+        asked = Asked(call.server, call.id, session, call.transport is Transport.STATELESS)
         speculation = self._keeper.ask(asked, raw, (settings.snapshot_ms + settings.run_ms) / 1000 + GRACE_S)
         speculation.run.add_done_callback(self._count)
         try:

@@ -100,13 +100,8 @@ def create(name: str, memory_bytes: int, threads: int) -> Group:
     return group
 
 
-<<<<<<< HEAD
-def existing(name: str) -> Group:
-    """The group of this name, of which nothing may be left."""
-=======
 def find(name: str) -> Group:
     """The group of a name, which need not exist any more."""
->>>>>>> twins
     return Group(tuple(folder / name for folder in _version2() or _version1()))
 
 

@@ -206,7 +206,7 @@ class _Keeper:
         work = self._plan.folder / name / "work"
         if (work / "twins").is_dir():
             for left in (work / "twins").iterdir():
-                group.existing(left.name).kill()
+                group.find(left.name).kill()
         shutil.rmtree(work, ignore_errors=True)
 
     def _show(self, name: str) -> dict[str, Any]:
