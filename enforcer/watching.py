@@ -43,7 +43,6 @@ from escrow.flows.outcome import Bypass, Unsure, Why
 from escrow.flows.unit import UnitKind
 
 _IDLE_S = 0.05
-_BUSY_S = 0.01
 _TICK_S = 0.1
 _IN_HASTE = 512
 """Records of one ring in one turn where the rings are fuller than `_FULL`: a record that is lost costs more than a call that is late."""
@@ -54,16 +53,18 @@ _TAPS: tuple[Source, ...] = ("tap", "tls")
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """at_once: records of one ring in one turn. share: for each second of reading others have this many, as long as the rings are no fuller than `_FULL`."""
+    """at_once: records of one ring in one turn. share: for each second of reading others have this many, as long as the rings are no fuller than `_FULL`.
+    busy_s: between two looks at rings that had something."""
 
     at_once: int
     share: float
+    busy_s: float
 
 
-IN_THE_DAEMON = Pace(at_once=32, share=3.0)
+IN_THE_DAEMON = Pace(at_once=32, share=3.0, busy_s=0.01)
 """About half a millisecond of the loop's time."""
-BESIDE = Pace(at_once=512, share=0.0)
-"""Where nobody else waits but the notes."""
+BESIDE = Pace(at_once=512, share=0.0, busy_s=0.05)
+"""Where nobody else waits but the notes. Each time that it wakes costs the gate; many records at once cost it no more than a few."""
 
 
 class Watch:
@@ -262,7 +263,7 @@ class Watch:
                     self.adapter.tick()
                 except Exception as error:
                     self._failed(error)
-            await asyncio.sleep(_BUSY_S if seen else _IDLE_S)
+            await asyncio.sleep(self._pace.busy_s if seen else _IDLE_S)
 
     def _failed(self, error: Exception) -> None:
         """An error of ours in reading what was seen: nothing more is witnessed, and that is said."""

@@ -1,7 +1,7 @@
 """Who the confined processes run as.
 
-The daemon: the user `holdfast` where there is one, else a fixed number. The workers, the jury, the window, the taps and
-the witness: other fixed numbers, so that not even a signal leads from one kind to another. The numbers lie in 61184–65519, which systemd reserves for users that exist only while a
+The daemon: the user `holdfast` where there is one, else a fixed number. The workers, the jury, the window, the taps and the witness: other fixed numbers,
+so that not even a signal leads from one kind to another. The numbers lie in 61184–65519, which systemd reserves for users that exist only while a
 service runs (systemd's "Users, Groups, UIDs and GIDs"), so no person and no package owns files under them.
 """
 

@@ -59,6 +59,7 @@ class WitnessClient:
         self.note: Callable[[Note], None] = self._notes.note
         """The relay's, for each note, before the bytes are written."""
         self._socket: socket.socket | None = None
+        self._reset = False
         self._taps: socket.socket | None = None
         self._seen = _NOTHING
         self._earlier: Counter[str] = Counter()
@@ -71,7 +72,7 @@ class WitnessClient:
         """A process of the witness's has come; its socket."""
         self._leave("another took its place" if self._socket is not None else "")
         process.setblocking(False)
-        self._socket = process
+        self._socket, self._reset = process, False
         self._notes.begin()
         asyncio.get_running_loop().add_reader(process.fileno(), self._readable, process)
         self._send()
@@ -118,8 +119,8 @@ class WitnessClient:
                 self._taps = None
         except BlockingIOError:  # at the next time
             return
-        except OSError:
-            self._leave("its process ended")
+        except OSError:  # it ended; what it had said by then is still to be read
+            self._notes.stop()
 
     def _drain(self, process: socket.socket) -> None:
         packets = self._notes.packets
@@ -137,8 +138,13 @@ class WitnessClient:
                 packet = wire.receive(process, MAX_BYTES)
             except BlockingIOError:
                 return
-            except (OSError, wire.Malformed):
+            except wire.Malformed:
                 return self._leave("its packets cannot be read")
+            except OSError:  # told once, before what is left to read: it ended with notes unread (unix(7), ECONNRESET)
+                if self._reset:
+                    return self._leave("its process ended")
+                self._reset = True
+                continue
             if packet is None:
                 return self._leave("its process ended")
             data, descriptors = packet

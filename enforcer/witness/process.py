@@ -36,8 +36,9 @@ class DaemonDoesNotRead(Exception):
 
 
 def prepare(port: int, tls: bool, channel: socket.socket) -> Callable[[], int | None]:
-    """As root: everything is imported by now. Its nice value is between the gate's and that of what may wait for ever."""
-    os.nice(10)
+    """As root: everything is imported by now. It has the lowest priority there is among those that are served at all."""
+    os.nice(19)
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))  # and interrupts nobody when it wakes (sched(7))
     return lambda: asyncio.run(_Process(port, tls, channel).run())
 
 
@@ -80,8 +81,10 @@ class _Process:
                 self._take(*packet)
         except BlockingIOError:
             return
-        except (OSError, wire.Malformed, ValueError) as error:
+        except (wire.Malformed, ValueError) as error:
             self._fail(error)
+        except OSError:  # it is gone
+            self._ended.set()
 
     def _take(self, data: bytes, descriptors: list[int]) -> None:
         if data == TAPS and len(descriptors) == 1:
