@@ -250,10 +250,8 @@ class _Daemon:
                 self.window.add(passed)
             case "jury" if self.jury is not None:
                 self.jury.add(passed)
-            case "taps" if self.witness is not None:
-                self.witness.join_taps(passed)
-            case "taps" if self.watch is not None:
-                self.watch.join(passed)
+            case "taps" if (seen := self.witness or self.watch) is not None:
+                seen.join_taps(passed)
             case "witness" if self.witness is not None:
                 self.witness.join(passed)
             case _:  # not asked for

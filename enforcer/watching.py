@@ -112,7 +112,7 @@ class Watch:
         sights = 0 if self.adapter.witness is None else self.adapter.witness.tally.bypasses - self._handshakes
         return bool(sights or self.adapter.doors_used or self._overflowed)
 
-    def join(self, taps: socket.socket) -> None:
+    def join_taps(self, taps: socket.socket) -> None:
         """A process of the taps has come; its socket."""
         self._leave("")
         self._socket = taps

@@ -88,7 +88,7 @@ class _Process:
 
     def _take(self, data: bytes, descriptors: list[int]) -> None:
         if data == TAPS and len(descriptors) == 1:
-            return self._watch.join(socket.socket(fileno=descriptors[0]))
+            return self._watch.join_taps(socket.socket(fileno=descriptors[0]))
         if descriptors:
             wire.close(descriptors)
             raise ValueError("descriptors that nobody asked for")

@@ -35,7 +35,7 @@ class Taps:
 
     def join(self) -> socket.socket:
         ours, theirs = wire.pair()
-        self.watch.join(theirs)
+        self.watch.join_taps(theirs)
         return ours
 
     async def say(self, *sights: BaseModel) -> None:
@@ -160,7 +160,7 @@ async def test_what_was_seen_is_not_judged_before_the_notes_have_come_so_far() -
 
     watch = Watch(80, False, found.append, noted_ns=noted_ns, pace=BESIDE)
     ours, theirs = wire.pair()
-    watch.join(theirs)
+    watch.join_taps(theirs)
     connection = Connection(Endpoint("127.0.0.1", 5), Endpoint("127.0.0.1", 80))
     body = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
     watch.adapter.events([TcpSlice(connection, Direction.TO_CLIENT, 1, 1, body, 0, TcpFlags.NONE, 1)])
