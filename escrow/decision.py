@@ -1,6 +1,6 @@
 """From verdicts to a decision: what "agree" means, in two total functions.
 
-Pure. A second judge needs a row here and nothing in the gate.
+Pure. The table stands in docs/sandbox.md too, and a test compares them.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class Ruling(StrEnum):
     REFUSE = "refuse"
 
 
-Recorded = Literal["hostile", "unsure", "scanner only", "trial", "not judged"]
-"""What a decision is recorded as. `agreed` comes with the second judge; a scanner alone never earns it."""
+Recorded = Literal["hostile", "unsure", "agreed", "scanner only", "trial", "not judged"]
+"""What a decision is recorded as. `agreed`: scanner and sandbox both said CLEAN; a scanner alone never earns it."""
 
 Unclean = Literal["hold", "refuse", "pass"]
 
@@ -43,7 +43,11 @@ class Decision:
     would_have: Ruling | None = None
 
 
+NETWORK: Final = "sandbox.network"
+"""The reason of a run that stopped at the network. A sandbox that is UNSURE for this alone is what `outside` is about."""
+
 _RELEASED = Decision(Ruling.RELEASE, "scanner only")
+_AGREED = Decision(Ruling.RELEASE, "agreed")
 
 
 def decide(
@@ -52,6 +56,7 @@ def decide(
     on_hostile: Unclean = "hold",
     on_unsure: Unclean = "hold",
     trial: bool = False,
+    outside: Literal["hold", "scanner-only"] = "hold",
 ) -> Decision:
     """Apply design's table.
 
@@ -60,7 +65,9 @@ def decide(
     | yes | any | on_hostile: hold, refuse | hostile |
     | no | yes | on_unsure: hold, refuse | unsure |
     | yes, or | yes | either says "pass", on trial: release, and what would have been is hold | trial |
-    | no | no | release | scanner only |
+    | no | no, and the sandbox is CLEAN beside the scanner | release | agreed |
+    | no | no, and the sandbox is not among them | release | scanner only |
+    | no | only the sandbox, only for `NETWORK`, and the scanner is CLEAN | `outside`: as UNSURE, or release | unsure, or scanner only |
 
     No trial passes what `NEVER_TRIED` names. A worse verdict never has a milder outcome: HOSTILE gets what UNSURE would get, or more.
 
@@ -69,24 +76,39 @@ def decide(
         required: judges that must have said CLEAN. An empty set still needs one verdict: silence never releases.
         on_hostile, on_unsure: the policy's choices. "pass" without a trial holds.
         trial: the policy says that "pass" is meant.
+        outside: the policy's choice for a sandbox that stopped at the network and at nothing else, also where it is required.
     """
     if any(verdict.judge in NEVER_TRIED and verdict.finding is not Finding.CLEAN for verdict in verdicts):
         trial = False
     if verdicts and all(verdict.finding is Finding.CLEAN for verdict in verdicts) and required <= {verdict.judge for verdict in verdicts}:
+        return _AGREED if len(verdicts) > 1 and _BOTH.issubset({verdict.judge for verdict in verdicts}) else _RELEASED
+    if outside == "scanner-only" and _only_outside(verdicts, required):
         return _RELEASED
     finding = worst(verdicts)
-    if finding is Finding.CLEAN and not required <= {verdict.judge for verdict in verdicts}:
-        finding = Finding.UNSURE
-    match finding:
-        case Finding.CLEAN:
-            return _RELEASED
-        case Finding.UNSURE:
-            ruling = _ruling(on_unsure, trial)
-        case Finding.HOSTILE:
-            ruling = max(_ruling(on_hostile, trial), _ruling(on_unsure, trial), key=_SEVERITY.__getitem__)
+    ruling = _ruling(on_unsure, trial)  # also where all are CLEAN: then a required one is missing
+    if finding is Finding.HOSTILE:
+        ruling = max(_ruling(on_hostile, trial), ruling, key=_SEVERITY.__getitem__)
     if ruling is Ruling.RELEASE:
         return Decision(Ruling.RELEASE, "trial", Ruling.HOLD)
     return Decision(ruling, "hostile" if finding is Finding.HOSTILE else "unsure")
+
+
+_BOTH: Final = frozenset({"scanner", "sandbox"})
+
+
+def _only_outside(verdicts: tuple[Verdict, ...], required: frozenset[str]) -> bool:
+    """Whether nothing stands against a release but that the twin stopped at the network."""
+    spoken = {verdict.judge for verdict in verdicts}
+    return _BOTH | required <= spoken and all(
+        verdict.finding is Finding.CLEAN
+        or (
+            verdict.judge == "sandbox"
+            and verdict.finding is Finding.UNSURE
+            and bool(verdict.reasons)
+            and all(reason.rule == NETWORK for reason in verdict.reasons)
+        )
+        for verdict in verdicts
+    )
 
 
 def _ruling(choice: Unclean, trial: bool) -> Ruling:

@@ -44,7 +44,7 @@ def keys(table: type[BaseModel], above: str = "") -> Iterator[str]:
         if isinstance(key.annotation, type) and issubclass(key.annotation, BaseModel):
             yield from keys(key.annotation, f"{above}{name}.")
         else:
-            yield above + name
+            yield above + (key.alias or name)
 
 
 @pytest.mark.parametrize("key", list(keys(Policy)))

@@ -14,7 +14,11 @@ from typer.core import TyperCommand, TyperGroup
 
 from enforcer.cli.app import app
 from escrow.jury_settings import JurySettings
-from escrow.policy import Bearer, Policy, Tls, load
+from escrow.policy import Bearer, Judging, Policy, Tls, load
+from escrow.sandbox.settings import SandboxSettings
+
+ABSENT = {"tls", "principal.bearer", "jury", "servers", "rule", *(f"judging.{key}" for key in ("when", "reads", "writes", "connects", "executes"))}
+"""Tables that are absent by default, and keys whose default is the class's."""
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -50,7 +54,7 @@ def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             yield from keys(inner, f"{prefix}{name}.")
         else:
-            yield prefix + name
+            yield prefix + (field.alias or name)
 
 
 def test_there_are_commands_to_check() -> None:
@@ -90,7 +94,7 @@ def test_the_policy_in_the_readme_is_the_default_one_with_every_key() -> None:
     assert load(written) == Policy()
     document = tomllib.loads(written)
     for path in keys(Policy):
-        if path in ("tls", "principal.bearer", "jury", "rule"):
+        if path in ABSENT:
             continue
         place: object = document
         for part in path.split("."):
@@ -105,6 +109,8 @@ def test_the_tables_absent_by_default_are_shown_with_every_key() -> None:
     assert set(document["tls"]) == set(Tls.model_fields)
     assert set(document["principal"]["bearer"]) == set(Bearer.model_fields)
     assert set(document["jury"]) == set(JurySettings.model_fields) and document["rule"]
+    assert set(document["servers"]["documents"]["sandbox"]) == set(SandboxSettings.model_fields)
+    assert {key for key in Judging.model_fields if f"judging.{key}" in ABSENT} <= {key for rule in document["rule"] for key in rule}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

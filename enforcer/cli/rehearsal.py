@@ -152,18 +152,23 @@ class Rehearsal:
     def _from(self, key: str, rules: ToolRules) -> str:
         """Where a setting of these rules comes from."""
         if rules.rule is not None and getattr(self.chosen.policy.rule[rules.rule], key) is not None:
-            return self.chosen.where(("rule", rules.rule, key))
+            return self.chosen.where(("rule", rules.rule, _written(key)))
         table = "escrow" if key in ("claim_after_s", "hold_for_s") else "bounds" if key.endswith("_bytes") else "judging"
-        return self.chosen.where((table, key))
+        return self.chosen.where((table, _written(key)))
 
     def settings(self, rules: ToolRules) -> dict[str, dict[str, Any]]:
         """Every setting with its value and where it comes from."""
         found = {}
         for key in ToolRules.__dataclass_fields__:
-            if key not in ("denied", "rule"):
+            if key not in ("denied", "rule", "state"):
                 value = getattr(rules, key)
-                found[key] = {"value": sorted(value) if isinstance(value, frozenset) else value, "from": self._from(key, rules)}
+                found[_written(key)] = {"value": sorted(value) if isinstance(value, frozenset) else value, "from": self._from(key, rules)}
         return found
+
+
+def _written(key: str) -> str:
+    """A key as the policy has it: `class` is no name in Python."""
+    return "class" if key == "tool_class" else key
 
 
 def outcomes(rules: ToolRules) -> dict[str, str]:

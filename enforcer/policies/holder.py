@@ -23,6 +23,7 @@ from escrow.policy.reading import validate
 FIXED: Final = {
     "fail": "it is in the kernel since the start",
     "server": "items bear the server's name",
+    "servers": "their twins were built with it",
     "tls": "its files are read at the start",
     "principal": "its key is read at the start, and sessions have their principals",
     "scanner": "the workers were started with it",

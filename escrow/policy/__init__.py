@@ -8,7 +8,7 @@ text again, and changes to some of its keys.
 from escrow.policy.document import Policy
 from escrow.policy.reading import Document, PolicyError, load, read
 from escrow.policy.rules import Rule, ToolRules
-from escrow.policy.tables import Bearer, Bounds, Escrow, Evidence, Judging, PrincipalRules, Server, Tls, ToolNames
+from escrow.policy.tables import Bearer, Bounds, Escrow, Evidence, Judging, PrincipalRules, Server, ServerTable, Tls, ToolNames
 
 __all__ = [
     "Bearer",
@@ -22,6 +22,7 @@ __all__ = [
     "PrincipalRules",
     "Rule",
     "Server",
+    "ServerTable",
     "Tls",
     "ToolNames",
     "ToolRules",

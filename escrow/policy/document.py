@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from escrow.jury_settings import JurySettings
 from escrow.policy.rules import Rule, ToolRules
-from escrow.policy.tables import Bounds, Escrow, Evidence, Judging, PrincipalRules, Server, Table, Tls, ToolNames, Unclean
+from escrow.policy.tables import Bounds, Escrow, Evidence, Judging, PrincipalRules, Server, ServerName, ServerTable, Table, Tls, ToolNames, Unclean
 from escrow.scanner_settings import ScannerSettings
 
 KNOWN_CALLS: Final = 4096
@@ -24,7 +24,8 @@ KNOWN_CHARS: Final = 512
 """Longest names remembered: a client chooses them."""
 
 _STRICTNESS: Final[dict[Unclean, int]] = {"pass": 0, "hold": 1, "refuse": 2}
-_JUDGED: Final = ("judges", "require", "on_hostile", "on_unsure", "trial", "taint", "outgoing")
+_SANDBOXED: Final = ("tool_class", "when", "outside", "session", "reads", "writes", "connects", "executes", "volatile")
+_JUDGED: Final = ("judges", "require", "on_hostile", "on_unsure", "trial", "taint", "outgoing", *_SANDBOXED)
 _DEADLINES: Final = ("claim_after_s", "hold_for_s")
 _SIZES: Final = ("request_bytes", "result_bytes")
 
@@ -43,6 +44,7 @@ class Policy(Table):
     fail: Literal["closed", "open"] = "closed"
     passthrough: tuple[str, ...] = ("GET /.well-known/*", "GET /health*")
     server: Server = Server()
+    servers: dict[ServerName, ServerTable] = Field(default_factory=dict, max_length=64)
     escrow: Escrow = Escrow()
     judging: Judging = Judging()
     tools: ToolNames = ToolNames()
@@ -126,13 +128,17 @@ class Policy(Table):
 
     def _find(self, server: str, tool: str, method: str) -> ToolRules:
         matching = next((index for index, rule in enumerate(self.rule) if rule.matches(server, tool, method)), None)
-        return self._merged(matching, self.denies(tool) if method == "tools/call" else None)
+        table = self.servers.get(server)
+        state = table.sandbox.changing if table is not None and table.sandbox is not None else ()
+        return self._merged(matching, self.denies(tool) if method == "tools/call" else None, state)
 
-    def _merged(self, index: int | None, denied: str | None = None) -> ToolRules:
+    def _merged(self, index: int | None, denied: str | None = None, state: tuple[str, ...] = ()) -> ToolRules:
         values = {key: getattr(table, key) for table, keys in ((self.judging, _JUDGED), (self.escrow, _DEADLINES), (self.bounds, _SIZES)) for key in keys}
         if index is not None:
             values.update({key: said for key in values if (said := getattr(self.rule[index], key)) is not None})
-        return ToolRules(**values, denied=denied, rule=index)
+        if values["when"] is None:
+            values["when"] = "before" if values["tool_class"] == "irreversible" else "alongside"
+        return ToolRules(**values, denied=denied, rule=index, state=state)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """As pydantic's, without what was remembered about the original."""

@@ -22,12 +22,16 @@ _ABSENT: Final = object()
 
 def said(policy: Policy) -> Flat:
     """What a policy says beyond the defaults, flat. A table that is absent by default is said with all its keys that have values."""
-    return _beyond(policy.model_dump(mode="json", exclude_none=True), Policy().model_dump(mode="json", exclude_none=True))
+    return _beyond(_dumped(policy), _dumped(Policy()))
 
 
 def every(policy: Policy) -> Flat:
     """Every key of a policy with its value, flat."""
-    return flat(policy.model_dump(mode="json", exclude_none=True))
+    return flat(_dumped(policy))
+
+
+def _dumped(policy: Policy) -> dict[str, Any]:
+    return policy.model_dump(mode="json", exclude_none=True)
 
 
 def flat(document: Mapping[str, Any], above: str = "") -> Flat:

@@ -7,9 +7,10 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar, get_args
+from typing import Any, Final, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from escrow.policy.document import Contradiction, Policy
 from escrow.policy.places import Path, line_of, lines
@@ -109,7 +110,7 @@ def _named(source: str, places: dict[Path, int], where: Path, what: str) -> str:
 
 
 def _problems(model: type[BaseModel], problem: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
-    where: Path = tuple(problem["loc"])
+    where = _written(model, tuple(problem["loc"]))
     cause = problem.get("ctx", {}).get("error")
     if isinstance(cause, Contradiction):
         yield from cause.problems
@@ -125,21 +126,41 @@ def _meant(model: type[BaseModel], where: Path) -> str:
     """What a key that does not exist may have been meant to be: one of its table's, or the same one in another table."""
     name = str(where[-1])
     table = _table(model, where[:-1])
-    near = difflib.get_close_matches(name[:MAX_KEY_CHARS], table.model_fields if table else (), 1, 0.6)
+    near = difflib.get_close_matches(name[:MAX_KEY_CHARS], _keys(table) if table else (), 1, 0.6)
     if near:
         return f"; did you mean {near[0]}?"
-    elsewhere = [f"[{above}]" for above, other in _tables(model) if name in other.model_fields and other is not table]
+    elsewhere = [f"[{above}]" for above, other in _tables(model) if name in _keys(other) and other is not table]
     return f"; it belongs into {' or '.join(elsewhere)}" if elsewhere else ""
 
 
+def _keys(table: type[BaseModel]) -> dict[str, FieldInfo]:
+    """A table's keys as they are written."""
+    return {field.alias or name: field for name, field in table.model_fields.items()}
+
+
 def _table(model: type[BaseModel], path: Path) -> type[BaseModel] | None:
+    """The table at a place; of several kinds of table none, as what it was meant to be is not known."""
     found: type[BaseModel] | None = model
+    is_name = False  # the key of a table of tables is a name that a person chose
     for key in path:
-        if isinstance(key, int) or found is None:
+        if is_name or isinstance(key, int) or found is None:
+            is_name = False
             continue
-        field = found.model_fields.get(key)
-        found = next(_models(field.annotation), None) if field is not None else None
+        field = _keys(found).get(key)
+        models = list(_models(field.annotation)) if field is not None else []
+        found = models[0] if len(models) == 1 else None
+        is_name = field is not None and get_origin(field.annotation) is dict
     return found
+
+
+def _written(model: type[BaseModel], loc: Path) -> Path:
+    """A place as the document has it: pydantic puts the kind of a table that has several behind its index, and "[key]" behind a key that cannot be."""
+    if loc and loc[-1] == "[key]":
+        return loc[:-1]
+    parts = [
+        part for at, part in enumerate(loc) if not (at and isinstance(loc[at - 1], int) and isinstance(part, str) and _table(model, loc[: at - 1]) is None)
+    ]
+    return tuple(parts)
 
 
 def _tables(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:

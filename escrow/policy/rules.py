@@ -13,15 +13,20 @@ from pydantic import Field, model_validator
 from escrow.policy.tables import (
     ClaimAfterS,
     Glob,
+    Globs,
     HoldForS,
     Judge,
     Judges,
     MessageBytes,
     OutgoingChoice,
+    Outside,
     RequiredJudges,
+    Session,
     Table,
     Taint,
+    ToolClass,
     Unclean,
+    When,
 )
 
 
@@ -42,6 +47,15 @@ class Rule(Table):
     trial: bool | None = None
     taint: Taint | None = None
     outgoing: OutgoingChoice | None = None
+    tool_class: ToolClass | None = Field(None, alias="class")
+    when: When | None = None
+    outside: Outside | None = None
+    session: Session | None = None
+    reads: Globs | None = None
+    writes: Globs | None = None
+    connects: Globs | None = None
+    executes: Globs | None = None
+    volatile: Globs | None = None
     claim_after_s: ClaimAfterS | None = None
     hold_for_s: HoldForS | None = None
     request_bytes: MessageBytes | None = None
@@ -71,6 +85,7 @@ class ToolRules:
 
     denied: the glob of `tools.deny` that names the tool; None where none does.
     rule: the index of the rule that matched, from 0; None where none did.
+    when: decided, by the class where the policy says nothing. state: paths in the server's twin that calls change; empty without a twin.
     """
 
     judges: frozenset[Judge]
@@ -86,3 +101,13 @@ class ToolRules:
     result_bytes: int
     denied: str | None = None
     rule: int | None = None
+    tool_class: ToolClass = "irreversible"
+    when: When = "before"
+    outside: Outside = "hold"
+    session: Session = "fresh"
+    reads: tuple[str, ...] | None = None
+    writes: tuple[str, ...] | None = None
+    connects: tuple[str, ...] | None = None
+    executes: tuple[str, ...] | None = None
+    volatile: tuple[str, ...] = ()
+    state: tuple[str, ...] = ()

@@ -9,10 +9,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
-Judge = Literal["scanner", "jury"]
+from escrow.sandbox.settings import SandboxSettings
+
+Judge = Literal["scanner", "jury", "sandbox"]
 """Judges that a policy can name."""
 
-Required = Literal["scanner"]
+Required = Literal["scanner", "sandbox"]
 """Judges that can be required. The jury speaks on the gray band only: requiring it would hold everything else."""
 
 Judges = Annotated[frozenset[Judge], PlainSerializer(sorted)]
@@ -21,6 +23,13 @@ Unclean = Literal["hold", "refuse", "pass"]
 Taint = Literal["hold", "note", "off"]
 OutgoingChoice = Literal["hold", "refuse", "note", "off"]
 Glob = Annotated[str, Field(min_length=1, max_length=256)]
+Globs = Annotated[tuple[Glob, ...], Field(max_length=1000)]
+ToolClass = Literal["read-only", "reversible", "irreversible"]
+When = Literal["alongside", "before"]
+Outside = Literal["hold", "scanner-only"]
+Session = Literal["fresh", "replay"]
+ServerName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_:-]+$")]
+"""A guarded server's name, as the key of a table. Without dots, which would part it: `[server] name` gives one to a server known by its address."""
 
 ClaimAfterS = Annotated[float, Field(gt=0, le=3600)]
 HoldForS = Annotated[float, Field(gt=0, le=30 * 86400)]
@@ -30,13 +39,19 @@ MessageBytes = Annotated[int, Field(ge=1024, le=1 << 30)]
 class Table(BaseModel):
     """What every table of the policy is."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, serialize_by_alias=True)
 
 
 class Server(Table):
     """name: how the guarded server is called in items and views; empty: `port-P`, or the upstream's address."""
 
     name: str = Field("", max_length=64, pattern=r"^[A-Za-z0-9._:-]*$")
+
+
+class ServerTable(Table):
+    """`[servers.NAME]`: what is known of one server. sandbox: its twin; without it none runs."""
+
+    sandbox: SandboxSettings | None = None
 
 
 class Escrow(Table):
@@ -59,6 +74,12 @@ class Judging(Table):
     trial: "pass" is meant; without it "pass" is an error.
     taint: what is done about an address, URL, account or token in a call's arguments that only a tool's result brought into the session.
     outgoing: what is done about a call whose arguments are not clean; "note" records and passes, "off" does not judge them.
+
+    The rest is for the judge "sandbox". tool_class: what a call can do to the world; the server's annotations say nothing here.
+    when: the twin runs before the real call, or alongside; None: before it where the class is irreversible.
+    outside: what follows where the twin stopped at the network and at nothing else. session: a fresh twin each, or one that follows a session's calls.
+    reads, writes, connects, executes: globs of what a run may do, in place of the class's defaults (None).
+    volatile: globs of JSON pointers into an answer, of places that may differ.
     """
 
     judges: Judges = frozenset({"scanner", "jury"})
@@ -68,6 +89,15 @@ class Judging(Table):
     trial: bool = False
     taint: Taint = "hold"
     outgoing: OutgoingChoice = "hold"
+    tool_class: ToolClass = Field("irreversible", alias="class")
+    when: When | None = None
+    outside: Outside = "hold"
+    session: Session = "fresh"
+    reads: Globs | None = None
+    writes: Globs | None = None
+    connects: Globs | None = None
+    executes: Globs | None = None
+    volatile: Globs = ()
 
 
 class ToolNames(Table):

@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 Path = Annotated[str, Field(pattern=r"^/", max_length=4096)]
 """An absolute path."""
 
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256)]
+"""The name of an environment variable (POSIX, "Environment Variable Definition")."""
+
 
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -64,7 +67,7 @@ class SandboxSettings(_Table):
     """
 
     command: tuple[str, ...] = Field(min_length=1, max_length=256)
-    environment: dict[str, str] = Field(default_factory=dict, max_length=256)
+    environment: dict[Variable, str] = Field(default_factory=dict, max_length=256)
     directory: Path = "/"
     transport: Literal["stdio", "http"] = "stdio"
     port: int = Field(8000, ge=1, le=65535)
@@ -79,3 +82,15 @@ class SandboxSettings(_Table):
     run_ms: int = Field(10_000, ge=10, le=600_000)
     snapshot_ms: int = Field(250, ge=1, le=60_000)
     answer_bytes: int = Field(16 << 20, ge=1024, le=1 << 30)
+
+    @property
+    def changing(self) -> tuple[str, ...]:
+        """Paths in the twin that calls change: its state's directories, and its databases' files with those that SQLite puts beside them."""
+        found: list[str] = []
+        for state in self.state:
+            match state:
+                case Directory():
+                    found.append(state.at or state.path)
+                case Sqlite():
+                    found += [(state.at or state.path) + suffix for suffix in ("", "-journal", "-wal", "-shm")]
+        return tuple(found)
