@@ -44,6 +44,7 @@ demo: setup
 peers: setup
 	@command -v npm >/dev/null || { echo "holdfast: installing nodejs and npm"; DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends nodejs npm >>build/apt.log 2>&1; }
 	@command -v nginx >/dev/null || { echo "holdfast: installing nginx-light"; DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends nginx-light >>build/apt.log 2>&1; }
+	@command -v redis-server >/dev/null || { echo "holdfast: installing redis-server"; DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends redis-server >>build/apt.log 2>&1; }
 	@sh tests/real/setup.sh npm mcp1
 
 # Two at a time, but for what cannot run beside its own kind (tests/conftest.py). A short folder: sockets' paths are bounded.
