@@ -4,7 +4,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 APT := clang libbpf1 libbpf-dev clang-format python3-venv python3-dev python3-seccomp iproute2 procps bpftool make gcc libc6-dev curl openssl
 
 .PHONY: setup demo test bench lint clean peers
-setup: build/.apt build/.venv build/.bcc bpf
+setup: build/.apt build/.venv build/.bcc build/.runsc bpf
 
 build/.apt: Makefile
 	@mkdir -p build
@@ -31,6 +31,11 @@ build/.bcc: build/.apt
 	  for headers in linux-headers-$$(uname -r) linux-headers-$$(dpkg --print-architecture) linux-headers-generic; do \
 	    if DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $$headers >>build/apt.log 2>&1; then \
 	      echo "holdfast: installed $$headers for --loader bcc"; break; fi; done; fi
+	@touch $@
+
+# The second judge runs servers' twins under gVisor. Optional: without it the judge "sandbox" is unsure of every call.
+build/.runsc: build/.apt setup/runsc.sh
+	@$(SUDO) sh setup/runsc.sh >build/runsc.log 2>&1 || echo "holdfast: no runsc of 20240729 or newer here, so the sandbox is not available: $$(tail -n 1 build/runsc.log)"
 	@touch $@
 
 .PHONY: bpf

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from enforcer.cli import audit, canary, doctor, escrow, judge, lock, observe, policy, render, run, status, taps, token
+from enforcer.cli import audit, canary, doctor, escrow, judge, lock, observe, policy, render, run, sandbox, status, taps, token
 from enforcer.control.client import Refused, Unreachable
 from escrow.policy import PolicyError
 
@@ -37,6 +37,7 @@ app.add_typer(policy.policy, name="policy")
 app.add_typer(audit.audit, name="audit")
 app.add_typer(token.token, name="token")
 app.add_typer(canary.canary, name="canary")
+app.add_typer(sandbox.sandbox, name="sandbox")
 
 
 def _show_version(wanted: bool) -> None:

@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from enforcer.cli import render
 from enforcer.cli.places import Json, RuntimeDir, StateDir
+from enforcer.sandbox.runsc import OLDEST, lacks
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ def checks() -> list[Check]:
     wanted = {"CAP_BPF": 39, "CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
     missing = [name for name, bit in wanted.items() if not capabilities >> bit & 1]
     objects = Path(__file__).parent.parent / "kernel/objects/steer.bpf.o"
+    found_runsc, lacking = _runsc()
     return [
         Check("kernel", kernel, f"{sys.platform} {release}", True, "no steering: clients must be pointed at `holdfast proxy`", "Linux 5.17 or newer"),
         Check(
@@ -85,7 +87,7 @@ def checks() -> list[Check]:
             "the bcc loader cannot compile",
             "apt install linux-headers",
         ),
-        Check("runsc", shutil.which("runsc") is not None, _runsc(), False, "no speculative runs (not built yet)", "apt install runsc, 20240729 or newer"),
+        Check("runsc", not lacking, found_runsc, False, f"no second judge: {lacking}", f"apt install runsc, {OLDEST} or newer: backports has it"),
     ]
 
 
@@ -129,11 +131,13 @@ def _seccomp() -> bool:
     return os.path.exists("/proc/sys/kernel/seccomp/actions_avail")
 
 
-def _runsc() -> str:
+def _runsc() -> tuple[str, str]:
+    """Which runsc is there, and what it lacks."""
     path = shutil.which("runsc")
     if path is None:
-        return ""
+        return "", "it is not installed"
     try:
-        return subprocess.run([path, "--version"], capture_output=True, text=True, timeout=5, check=False).stdout.splitlines()[0]
-    except (OSError, subprocess.SubprocessError, IndexError):
-        return path
+        said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=5, check=False).stdout
+    except (OSError, subprocess.SubprocessError):
+        return path, "it does not run"
+    return (said.splitlines() or [path])[0], lacks(said)

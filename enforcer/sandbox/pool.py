@@ -1,0 +1,156 @@
+"""A server's twins, restored ahead of its calls: taken by one call each, made anew at idle priority, ended in the background.
+
+Nothing that goes wrong leaves here as an exception: a call without a twin is a `Run` that says so, and its judge is UNSURE.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+
+from enforcer.sandbox.frozen import Snapshots
+from enforcer.sandbox.group import NoGroups
+from enforcer.sandbox.mcp import Silent
+from enforcer.sandbox.template import Template
+from enforcer.sandbox.twin import Maker, Twin
+from escrow.sandbox.run import Run
+
+RESTORE_SECONDS = 30.0
+AT_ONCE = 4
+"""Most twins that run or are restored at once, for each server: each takes tens of MiB and a share of a core."""
+KEPT_TIMES = 256
+RETRY_SECONDS = 5.0
+"""After a twin could not be restored, so long nothing is made ahead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """hits: calls that found a twin. misses: calls that had one restored. failures: twins that could not be restored. left: twins that did not end.
+
+    waiting: twins ready now. took_ms: of the last calls that were answered, oldest first.
+    """
+
+    hits: int
+    misses: int
+    failures: int
+    left: int
+    waiting: int
+    took_ms: tuple[float, ...]
+
+
+class Pool:
+    """The twins of one server. Used from one event loop; `close` ends all that it started."""
+
+    def __init__(self, maker: Maker, template: Template, folder: Path, snapshots: Snapshots) -> None:
+        """folder: the server's own, that holds its templates."""
+        self._maker, self._snapshots = maker, snapshots
+        self._image = folder / template.digest / "image"
+        self._ready: deque[Twin] = deque()
+        self._room = asyncio.Semaphore(AT_ONCE)
+        self._background: set[asyncio.Task[None]] = set()
+        self._filling: asyncio.Task[None] | None = None
+        self._hits = self._misses = self._failures = self._left = 0
+        self._took_ms: deque[float] = deque(maxlen=KEPT_TIMES)
+        self._why = ""
+        self._closed = False
+
+    @property
+    def counts(self) -> Counts:
+        return Counts(self._hits, self._misses, self._failures, self._left, len(self._ready), tuple(self._took_ms))
+
+    def fill(self) -> None:
+        """Begin to restore what is missing. Returns at once."""
+        if not self._closed and (self._filling is None or self._filling.done()):
+            self._filling = asyncio.create_task(self._fill())
+
+    async def filled(self, seconds: float) -> bool:
+        """Whether the pool is full, after waiting for it at most so long."""
+        self.fill()
+        assert self._filling is not None
+        await asyncio.wait({self._filling}, timeout=seconds)
+        return len(self._ready) >= self._maker.settings.pool
+
+    async def run(self, request: bytes, name: str | int) -> Run:
+        """Put a call to a twin of its own. name: the request's id."""
+        if self._closed:
+            return Run("absent", why="the sandbox is shut down")
+        run = await self.once(request, name)
+        self.fill()
+        return run
+
+    async def once(self, request: bytes, name: str | int) -> Run:
+        """The same, and nothing is restored in the place of the twin that it took."""
+        twin = self._take()
+        pooled = twin is not None
+        self._hits, self._misses = self._hits + pooled, self._misses + (not pooled)
+        async with self._room:
+            if twin is None:
+                twin = await self._restore(hurry=True)
+            if twin is None:
+                return Run("absent", why=f"no twin could be restored: {self._why}")
+            try:
+                run = await twin.run(request, name, self._snapshots, pooled)
+            finally:
+                self._behind(self._end(twin))
+        if run.outcome == "answered":
+            self._took_ms.append(run.took_ms)
+        return run
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._filling is not None:
+            await asyncio.wait({self._filling})
+        while self._ready:
+            self._behind(self._end(self._ready.popleft()))
+        if self._background:
+            await asyncio.wait(self._background)
+
+    def _take(self) -> Twin | None:
+        while self._ready:
+            twin = self._ready.popleft()
+            if twin.running():
+                return twin
+            self._failures += 1
+            self._behind(self._end(twin))
+        return None
+
+    async def _fill(self) -> None:
+        while not self._closed and len(self._ready) < self._maker.settings.pool:
+            twin = await self._restore(hurry=False)
+            if twin is None:
+                await asyncio.sleep(RETRY_SECONDS)
+                return
+            twin.pause()
+            self._ready.append(twin)
+
+    async def _restore(self, *, hurry: bool) -> Twin | None:
+        try:
+            twin = await Twin.start(self._maker, self._image)
+        except (NoGroups, OSError) as error:
+            self._why, self._failures = str(error), self._failures + 1
+            return None
+        try:
+            if hurry:
+                twin.schedule(os.SCHED_OTHER)
+            await twin.ready(RESTORE_SECONDS)
+        except (TimeoutError, Silent) as error:
+            self._why, self._failures = str(error) or "it did not answer in time", self._failures + 1
+            self._behind(self._end(twin))
+            return None
+        except BaseException:
+            self._behind(self._end(twin))
+            raise
+        return twin
+
+    async def _end(self, twin: Twin) -> None:
+        if not await twin.end():
+            self._left += 1
+
+    def _behind(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)

@@ -1,0 +1,105 @@
+"""A small MCP server over stdio, honest and lying: each tool is a function of this file. The official SDK speaks for it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+
+from mcp.server.mcpserver import MCPServer
+
+server = MCPServer("twin")
+began: list[int] = []
+
+
+@server.tool()
+def add(a: int, b: int) -> int:
+    """Add, and remember that it was called."""
+    began.append(1)
+    return a + b
+
+
+@server.tool()
+def calls() -> int:
+    """How often `add` was called."""
+    return len(began)
+
+
+@server.tool()
+def read(path: str) -> str:
+    """Read a file."""
+    with open(path) as file:
+        return file.read()
+
+
+@server.tool()
+def write(path: str, text: str) -> str:
+    """Write a file."""
+    with open(path, "w") as file:
+        file.write(text)
+    return "written"
+
+
+@server.tool()
+def fill(path: str, megabytes: int) -> str:
+    """Write a file of so many bytes."""
+    with open(path, "wb") as file:
+        file.write(bytes(megabytes << 20))
+    return "filled"
+
+
+@server.tool()
+def look(path: str) -> str:
+    """List a folder."""
+    return " ".join(sorted(os.listdir(path)))
+
+
+@server.tool()
+def connect(host: str, port: int) -> str:
+    """Connect out."""
+    with socket.create_connection((host, port), timeout=5):
+        return "connected"
+
+
+@server.tool()
+def big(size: int) -> str:
+    """Answer with so many bytes."""
+    return "x" * size
+
+
+@server.tool()
+def sleep(seconds: float) -> str:
+    """Answer late."""
+    time.sleep(seconds)
+    return "slept"
+
+
+@server.tool()
+def eat(megabytes: int) -> str:
+    """Take memory."""
+    held = bytearray(megabytes << 20)
+    for page in range(0, len(held), 4096):
+        held[page] = 1
+    return "ate"
+
+
+@server.tool()
+def bomb() -> str:
+    """Fork without end."""
+    while True:
+        try:
+            os.fork()
+        except OSError:
+            time.sleep(0.01)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1 and sys.argv[1] == "--hold":
+        held = open(sys.argv[2])  # noqa: SIM115  the trap itself: held open over the checkpoint
+    if len(sys.argv) > 1 and sys.argv[1] == "--fail":
+        sys.exit(1)
+    if len(sys.argv) > 1 and sys.argv[1] == "--http":
+        server.run("streamable-http", host="127.0.0.1", port=int(sys.argv[2]), json_response=sys.argv[3] == "json")
+    else:
+        server.run("stdio")
