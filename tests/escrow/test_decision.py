@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from escrow.decision import Decision, Ruling, Unclean, decide, decide_arguments
-from escrow.verdict import Finding, Verdict, unsure, worst
+from escrow.decision import NETWORK, Decision, Ruling, Unclean, decide, decide_arguments
+from escrow.verdict import Finding, Reason, Verdict, unsure, worst
 
 SCANNER = frozenset({"scanner"})
 SEVERITY = [Ruling.RELEASE, Ruling.HOLD, Ruling.REFUSE]
@@ -18,7 +18,8 @@ HELD, REFUSED = Ruling.HOLD, Ruling.REFUSE
 
 choices: st.SearchStrategy[Unclean] = st.sampled_from(["hold", "refuse", "pass"])
 some_verdicts = st.lists(
-    st.builds(Verdict, st.sampled_from(["scanner", "jury", "tools", "taint", "outgoing", "lock"]), st.sampled_from(Finding), st.just(0.5)), max_size=4
+    st.builds(Verdict, st.sampled_from(["scanner", "sandbox", "jury", "tools", "taint", "outgoing", "lock"]), st.sampled_from(Finding), st.just(0.5)),
+    max_size=4,
 ).map(tuple)
 requirements = st.frozensets(st.sampled_from(["scanner", "sandbox"]))
 
@@ -70,7 +71,9 @@ def test_nothing_is_released_unless_every_required_judge_is_clean_or_a_trial_say
     assert decision.would_have in (None, HELD) and (decision.recorded == "trial") == (decision.would_have is not None)
     if decision.ruling is Ruling.RELEASE:
         assert clean or (trial and "pass" in (on_hostile, on_unsure) and decision.recorded == "trial")
-    assert not clean or decision == Decision(Ruling.RELEASE, "scanner only")
+    agreed = {"scanner", "sandbox"} <= {verdict.judge for verdict in verdicts}
+    assert not clean or decision == Decision(Ruling.RELEASE, "agreed" if agreed else "scanner only")
+    assert decision.recorded != "agreed" or (clean and agreed)
 
 
 @given(some_verdicts.filter(bool), requirements, choices, choices, st.booleans(), st.data())
@@ -94,6 +97,26 @@ def test_no_trial_passes_what_a_person_has_locked() -> None:
     scanner = Verdict("scanner", Finding.CLEAN, 0.0)
     assert decide((scanner, unsure("lock", "lock.held", "Locked.")), SCANNER, "pass", "pass", True) == Decision(HELD, "unsure")
     assert decide((scanner, Verdict("lock", Finding.CLEAN, 0.0)), SCANNER, "pass", "pass", True).ruling is Ruling.RELEASE
+
+
+ELSEWHERE = Verdict("sandbox", Finding.UNSURE, 0.5, (Reason(NETWORK, "It needed the network."),))
+
+
+@given(some_verdicts, requirements, st.booleans())
+def test_only_a_clean_scanner_beside_a_run_that_stopped_at_the_network_and_nowhere_else_is_let_through(
+    verdicts: tuple[Verdict, ...], required: frozenset[str], late: bool
+) -> None:
+    reasons = (*ELSEWHERE.reasons, Reason("sandbox.late", "It was late.")) if late else ELSEWHERE.reasons
+    judged = (*verdicts, Verdict("sandbox", Finding.UNSURE, 0.5, reasons))
+    decision = decide(judged, required, outside="scanner-only")
+    others_clean = all(verdict.finding is Finding.CLEAN for verdict in verdicts) and "scanner" in {verdict.judge for verdict in verdicts}
+    assert (decision == Decision(Ruling.RELEASE, "scanner only")) == (others_clean and not late)
+    assert decide(judged, required).ruling is Ruling.HOLD, "unless the policy says so"
+
+
+def test_an_unsure_sandbox_that_says_no_reason_is_not_let_through() -> None:
+    judged = (Verdict("scanner", Finding.CLEAN, 0.0), Verdict("sandbox", Finding.UNSURE, 0.5))
+    assert decide(judged, SCANNER, outside="scanner-only") == Decision(HELD, "unsure")
 
 
 HOSTILE, CLEAN = Verdict("outgoing", Finding.HOSTILE, 1.0), Verdict("outgoing", Finding.CLEAN, 0.0)
