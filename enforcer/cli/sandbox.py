@@ -21,7 +21,7 @@ from enforcer.sandbox import bundle, runsc, template
 from enforcer.sandbox.pool import Pool
 from enforcer.sandbox.snapshots import StateSnapshots
 from enforcer.sandbox.template import CannotBuild, NoTemplate
-from enforcer.sandbox.twin import Maker
+from enforcer.sandbox.twin import Maker, sweep
 from escrow.sandbox.run import Run
 from escrow.sandbox.settings import SandboxSettings
 
@@ -40,7 +40,10 @@ def _maker(settings: SandboxSettings, state: Path, runtime: Path) -> Maker:
     """RunscError, CannotBundle."""
     if os.geteuid() != 0:
         raise Refused("the sandbox needs root")
-    return Maker(runsc.find(runtime / "sandbox"), settings, bundle.layout(settings, (state, runtime)), state / "sandbox" / ".twins")
+    maker = Maker(runsc.find(runtime / "sandbox"), settings, bundle.layout(settings, (state, runtime)), state / "sandbox" / ".twins")
+    if left := sweep(maker):
+        render.err.print(f"{left} twins of a run that died could not be ended")
+    return maker
 
 
 @sandbox.command()

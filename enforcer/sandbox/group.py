@@ -34,6 +34,8 @@ class Group:
             (folder / "cgroup.procs").write_text(str(os.getpid()))
 
     def members(self) -> list[int]:
+        if not self.folders:
+            return []
         try:
             return [int(line) for line in (self.folders[0] / "cgroup.procs").read_text().split()]
         except FileNotFoundError:
@@ -96,6 +98,11 @@ def create(name: str, memory_bytes: int, threads: int) -> Group:
         group.kill()
         raise NoGroups(f"a cgroup could not be made: {error.strerror}") from None
     return group
+
+
+def find(name: str) -> Group:
+    """The group of a name, which need not exist any more."""
+    return Group(tuple(folder / name for folder in _version2() or _version1()))
 
 
 def _version2() -> tuple[Path, ...]:

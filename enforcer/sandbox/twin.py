@@ -65,7 +65,7 @@ class Twin:
 
         It runs at idle priority until `wake`. NoGroups, CannotFreeze, OSError.
         """
-        name = f"twin-{secrets.token_hex(6)}"
+        name = f"twin-{os.getpid()}-{secrets.token_hex(6)}"
         folder = maker.folder / name
         bundle.write(maker.settings, maker.layout, folder)
         processes = frozen = None
@@ -216,6 +216,12 @@ def _clear(folder: Path, processes: group.Group | None, runsc: Runsc, name: str)
     for path in runsc.folder.glob(f"*{name}*"):
         path.unlink(missing_ok=True)
     return gone and not folder.exists()
+
+
+def sweep(maker: Maker) -> int:
+    """End what processes of ours that died left behind. Returns how many twins could not be ended."""
+    dead = [folder for folder in maker.folder.glob("twin-*-*") if not Path("/proc", folder.name.split("-")[1]).exists()]
+    return sum(not _clear(folder, group.find(folder.name), maker.runsc, folder.name) for folder in dead)
 
 
 def _mounted(folder: Path) -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,6 +15,7 @@ import pytest
 from enforcer.sandbox import template
 from enforcer.sandbox.pool import Pool
 from enforcer.sandbox.template import Template
+from enforcer.sandbox.twin import Twin, sweep
 from escrow.sandbox.run import Run
 from tests.enforcer.sandbox.world import World, request, text, world
 
@@ -160,6 +163,24 @@ def test_a_template_that_could_not_be_right_is_refused(arguments: tuple[str, ...
         with pytest.raises(template.CannotBuild, match=why):
             asyncio.run(template.build(here.maker, here.templates, here.snapshots, lambda text: None))
         assert left(here.folder) == []
+
+
+def test_what_a_killed_process_left_is_swept(made: tuple[World, Template]) -> None:
+    here, built = made
+    image = here.templates / built.digest / "image"
+    child = os.fork()
+    if child == 0:
+
+        async def die() -> None:
+            twin = await Twin.start(here.maker, image)
+            await twin.ready(30)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        asyncio.run(die())
+    os.waitpid(child, 0)
+    assert left(here.folder) != []
+    assert sweep(here.maker) == 0
+    assert left(here.folder) == []
 
 
 @pytest.mark.parametrize("kind", ["json", "sse"])
