@@ -53,6 +53,7 @@ from enforcer.scanner.pool import WorkerPool
 from enforcer.store import Store, StoreError
 from enforcer.supervision import Window
 from enforcer.watching import Watch
+from enforcer.witness.client import WitnessClient
 from escrow.evidence.entry import Bypassed, Event, Started, Stopped
 from escrow.evidence.entry import Enforcing as EnforcingNow
 from escrow.evidence.entry import NotEnforcing as NotEnforcingNow
@@ -99,6 +100,7 @@ class _Daemon:
         self.stopping = asyncio.Event()
         self.channel: HelperChannel | None = None
         self.watch: Watch | None = None
+        self.witness: WitnessClient | None = None
         self.observer: Observer | None = None
         self.listener: Listener | None = None
 
@@ -180,6 +182,8 @@ class _Daemon:
         if self.listener is not None and upstream is not None:
             await self.listener.stop()
             upstream.close()
+        if self.witness is not None:
+            self.witness.close()
         if self.watch is not None:
             await self.watch.close()
         if self.observer is not None:
@@ -203,24 +207,26 @@ class _Daemon:
         look_up = None if given.diag is None else owner_of(given.diag)
         identity = Identity(policy.principal, None if given.bearer_key is None else given.bearer_key.decode(), look_up)
         self.context = Context(policy, given.server, self.custody, upstream, Sessions(), identity, responder)
-        if self.watch is not None:  # from the first connection on: one that it does not know is a bypass
-            self.context.note = upstream.note = self.watch.adapter.note
+        if self.witness is not None:  # from the first connection on: one that it does not know is a bypass
+            self.context.note = upstream.note = self.witness.note
         self.listener = Listener(self.context, given.port if given.mode == "enforce" else None, client_tls(given.tls))
         return upstream
 
     def _watch(self) -> None:
-        """The taps' process comes as a child of the helper's."""
+        """The taps' process comes as a child of the helper's, and the witness's where there is a gate; where there is none, messages are judged here."""
         given, policy, records = self.inherited, self.policies.current, self.custody.records
 
         def record(found: Bypassed) -> None:
             with suppress(EvidenceError):  # shows in `status`
                 records.bypassed(found)
+            if found.certain:
+                journal.bypass(found.what, found.where)
 
-        if given.mode == "observe":
-            self.observer = Observer(
-                self.judges, self.pool, records, lambda pid: self.watch.name(pid) if self.watch else "", policy.scanner.workers, policy.evidence.content
-            )
-        self.watch = Watch(None if self.observer else given.port, given.tls is not None, record, None if self.observer is None else self.observer.take)
+        if given.mode == "enforce":
+            self.witness = WitnessClient(record)
+        else:
+            self.observer = Observer(self.judges, self.pool, records, lambda pid: watch.name(pid), policy.scanner.workers, policy.evidence.content)
+            watch = self.watch = Watch(None, given.tls is not None, record, self.observer.take)
 
     def _note(self, event: Event) -> None:
         """Into the evidence log, where nothing waits for it; that it could not be written shows in `status`."""
@@ -256,8 +262,10 @@ class _Daemon:
                 self.jury.add(passed)
             case "keeper" if self.twins is not None:
                 self.twins.add(passed)
-            case "taps" if self.watch is not None:
-                self.watch.join(passed)
+            case "taps" if (seen := self.witness or self.watch) is not None:
+                seen.join_taps(passed)
+            case "witness" if self.witness is not None:
+                self.witness.join(passed)
             case _:  # not asked for
                 passed.close()
 
@@ -293,7 +301,7 @@ class _Daemon:
             "locked": None if self.custody.locked is None else asdict(self.custody.locked),
             "window": self.window.status(),
             "canaries": {"watched": len(self.canaries.all()), "problem": self.canaries.problem},
-            "witness": None if self.watch is None else self.watch.status(),
+            "witness": None if (seen := self.witness or self.watch) is None else seen.status(),
             "observed": None if self.observer is None else {"judged": self.observer.judged, "not_judged": self.observer.not_judged},
             "evidence": {"entries": self.log.size, "problem": self.log.problem},
             **self.policies.status(),

@@ -9,6 +9,8 @@ import json
 import os
 import select
 import sys
+import time
+from contextlib import suppress
 
 
 class NotPublished(Exception):
@@ -30,3 +32,9 @@ def tell(event: dict[str, object]) -> None:
     # A pipe that is ready takes PIPE_BUF bytes whole (pipe(7)), and no line is longer.
     if len(line) > select.PIPE_BUF or not ready.poll(0) or os.write(descriptor, line) != len(line):
         raise NotPublished
+
+
+def bypass(what: str, where: str) -> None:
+    """Something certainly passed the gate by. The evidence log has it in any case, so that a reader who is behind misses nothing for good."""
+    with suppress(OSError, NotPublished):
+        tell({"event": "bypass", "what": what, "where": where, "at": time.time()})

@@ -40,6 +40,8 @@ class Known:
 
 _BETWEEN_NUMBERS: Final = re.compile(rb'(?:"(?:[^"\\]++|\\.)*+"|[^"\d-]++)++', re.DOTALL)
 """Strings whole, and everything else but digits and signs. Possessive: each byte is looked at once."""
+_WITHOUT_ESCAPES: Final = re.compile(rb'[^"\d-]++(?:"[^"]*+"[^"\d-]*+)*+|(?:"[^"]*+"[^"\d-]*+)++')
+"""The same cuts where no string holds a backslash, in half the time."""
 
 
 def key_of(message: jsonrpc.Message) -> bytes | None:
@@ -51,4 +53,4 @@ def key_of(message: jsonrpc.Message) -> bytes | None:
     raw = message.raw
     if len(raw) > MOST_BYTES or not (isinstance(message, jsonrpc.Notification) or type(message.id) is int):
         return None
-    return b"\0".join(_BETWEEN_NUMBERS.findall(raw))
+    return b"\0".join((_BETWEEN_NUMBERS if b"\\" in raw else _WITHOUT_ESCAPES).findall(raw))

@@ -1,23 +1,22 @@
-"""The taps in the daemon, wired: the rings' events go to the witness, the doors' snapshots too, and what they find goes to the log and to `status`.
+"""The taps, wired: the rings' events go to the witness, the doors' snapshots too, and what they find goes to the log and to `status`.
 
-Work is bounded in each turn of the loop: some records at a time, and the relay in between. Time is told to the witness only once everything
-that had been recorded by then was read.
+Two places run it: beside a gate the witness's own process (`enforcer/witness/process.py`), in observe mode the daemon, whose judges take the messages.
+Work is bounded in each turn of the loop: some records at a time, and others in between. Time is told to the witness only once everything
+that had been recorded by then was read, and everything that the gate had done by then was noted.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
-from enforcer import journal
 from enforcer.helper import wire
 from enforcer.helper.sights import (
     MAX_BYTES,
@@ -33,9 +32,9 @@ from enforcer.helper.sights import (
     TargetsSeen,
     descriptors_of,
 )
-from enforcer.journal import NotPublished
 from enforcer.taps.reader import Descriptors, Reader
 from enforcer.witness import Alarm, WitnessAdapter
+from enforcer.witness.local import LocalAddresses
 from escrow.events import Lost
 from escrow.evidence.entry import Bypassed
 from escrow.flows.doors import Door, Family, Snapshot, Visit
@@ -44,45 +43,47 @@ from escrow.flows.outcome import Bypass, Unsure, Why
 from escrow.flows.unit import UnitKind
 
 _IDLE_S = 0.05
-_BUSY_S = 0.01
 _TICK_S = 0.1
-_AT_ONCE = 32
-"""Records of one ring in one turn: about half a millisecond of the relay's time."""
 _IN_HASTE = 512
-"""The same where the rings are fuller than `_FULL`: a record that is lost costs more than a call that is late."""
-_SHARE = 3.0
-"""For each second of reading the relay has this many, as long as the rings are no fuller than `_FULL`."""
+"""Records of one ring in one turn where the rings are fuller than `_FULL`: a record that is lost costs more than a call that is late."""
 _FULL = 0.25
 _KNOWN_NAMES = 65536
-_KNOWN_ADDRESSES = 4096
 _TAPS: tuple[Source, ...] = ("tap", "tls")
 
 
-class _Local:
-    """A namespace's own addresses. An address is looked at once."""
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """at_once: records of one ring in one turn. share: for each second of reading others have this many, as long as the rings are no fuller than `_FULL`.
+    busy_s: between two looks at rings that had something."""
 
-    def __init__(self, networks: tuple[str, ...]) -> None:
-        self._networks = [ipaddress.ip_network(network) for network in networks]
-        self._known: dict[str, bool] = {}
+    at_once: int
+    share: float
+    busy_s: float
 
-    def __contains__(self, address: object) -> bool:
-        found = self._known.get(str(address))
-        if found is None:
-            if len(self._known) > _KNOWN_ADDRESSES:
-                self._known.clear()
-            plain = ipaddress.ip_address(str(address))
-            found = self._known[str(address)] = any(plain in network for network in self._networks)
-        return found
+
+IN_THE_DAEMON = Pace(at_once=32, share=3.0, busy_s=0.01)
+"""About half a millisecond of the loop's time."""
+BESIDE = Pace(at_once=512, share=0.0, busy_s=0.05)
+"""Where nobody else waits but the notes. Each time that it wakes costs the gate; many records at once cost it no more than a few."""
 
 
 class Watch:
     """port: the guarded one; None where nothing is guarded (observe mode). tls: whether the gate ends TLS.
 
     record: into the evidence log and to whoever follows. message: called for each message seen, where they are judged.
+    noted_ns: until when everything that the gate did was noted; by default the notes come at once.
     """
 
-    def __init__(self, port: int | None, tls: bool, record: Callable[[Bypassed], None], message: Callable[[Message], None] | None = None) -> None:
-        self._tls, self._record = tls, record
+    def __init__(
+        self,
+        port: int | None,
+        tls: bool,
+        record: Callable[[Bypassed], None],
+        message: Callable[[Message], None] | None = None,
+        noted_ns: Callable[[], int] = time.monotonic_ns,
+        pace: Pace = IN_THE_DAEMON,
+    ) -> None:
+        self._tls, self._record, self._noted_ns, self._pace = tls, record, noted_ns, pace
         self._until_ns = 0
         self.adapter = WitnessAdapter(None if port is None else frozenset({port}), self._alarm, message, clock_ns=lambda: self._until_ns)
         self.names: dict[int, str] = {}
@@ -111,7 +112,7 @@ class Watch:
         sights = 0 if self.adapter.witness is None else self.adapter.witness.tally.bypasses - self._handshakes
         return bool(sights or self.adapter.doors_used or self._overflowed)
 
-    def join(self, taps: socket.socket) -> None:
+    def join_taps(self, taps: socket.socket) -> None:
         """A process of the taps has come; its socket."""
         self._leave("")
         self._socket = taps
@@ -195,7 +196,7 @@ class Watch:
                 self._servers = frozenset(sight.servers)
                 self.adapter.snapshot(Snapshot(doors, tuple(Visit(each.door, each.key, each.peer) for each in sight.visits)), self._servers)
             case AddressesSeen() if self.adapter.witness is not None:
-                self.adapter.witness.addresses = None if sight.networks is None else _Local(sight.networks)
+                self.adapter.witness.addresses = None if sight.networks is None else LocalAddresses(sight.networks)
             case AddressesSeen():
                 pass
             case DoorsHidden():
@@ -248,21 +249,21 @@ class Watch:
             while more and self._reader is not None:
                 turn_at, full = loop.time(), self._reader.fill() > _FULL
                 try:
-                    events, more = self._reader.read(time.monotonic_ns(), _IN_HASTE if full else _AT_ONCE)
+                    events, more = self._reader.read(time.monotonic_ns(), _IN_HASTE if full else self._pace.at_once)
                     self.adapter.events(events)
                 except Exception as error:  # whatever was seen must not stop the gate
                     self._failed(error)
                     break
                 seen = seen or bool(events)
-                await asyncio.sleep(0 if full or not more else (loop.time() - turn_at) * _SHARE)
-            self._until_ns = began_ns
+                await asyncio.sleep(0 if full or not more else (loop.time() - turn_at) * self._pace.share)
+            self._until_ns = min(began_ns, self._noted_ns())
             if loop.time() - ticked_at >= _TICK_S:
                 ticked_at = loop.time()
                 try:
                     self.adapter.tick()
                 except Exception as error:
                     self._failed(error)
-            await asyncio.sleep(_BUSY_S if seen else _IDLE_S)
+            await asyncio.sleep(self._pace.busy_s if seen else _IDLE_S)
 
     def _failed(self, error: Exception) -> None:
         """An error of ours in reading what was seen: nothing more is witnessed, and that is said."""
@@ -284,6 +285,3 @@ class Watch:
             self._handshakes += 1
             alarm = Alarm(False, "TLS was begun on the guarded port, and the gate has no finished handshake", alarm.where, outcome)
         self._record(alarm.entry())
-        if alarm.certain:
-            with suppress(OSError, NotPublished):  # the evidence log has it in any case
-                journal.tell({"event": "bypass", "what": alarm.what, "where": alarm.where, "at": time.time()})

@@ -98,7 +98,7 @@ def name_of(request: Request) -> str:
     return named if isinstance(named, str) else request.method
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")).encode
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"), check_circular=False).encode
 _UNLIKE = re.compile(r"\d[.eE]|\d{16}")
 """What may be a number that RFC 8785 writes otherwise than Python does: a float, or an integer near 2^53. In a string it only costs time."""
 
@@ -122,7 +122,10 @@ def arguments_digest(params: dict[str, Any]) -> str:
     RFC 8785 covers I-JSON only: integers past 2^53 and lone surrogates have no canonical form. Such params are digested over
     sorted ASCII JSON with a mark before it, so that they equal only themselves.
     """
-    bare = {key: value for key, value in params.items() if key != "_meta"}
+    bare = params
+    if "_meta" in params:
+        bare = params.copy()
+        del bare["_meta"]
     try:
         return hashlib.sha256(_canonical(bare)).hexdigest()
     except (rfc8785.CanonicalizationError, UnicodeError):

@@ -12,9 +12,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from json.decoder import scanstring  # type: ignore[attr-defined]  # documented nowhere, stable since 2.6; the C scanner
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 MAX_DEPTH = 128
 """Deepest nesting of arrays and objects accepted, in levels."""
@@ -28,8 +27,7 @@ class NotJson(Unreadable):
     """The bytes are not JSON by anybody's reading, so that they cannot carry a JSON-RPC message to a peer either."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """{"jsonrpc", "id", "method", "params"?}: wants an answer."""
 
     id: int | str
@@ -38,8 +36,7 @@ class Request:
     raw: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Notification:
+class Notification(NamedTuple):
     """{"jsonrpc", "method", "params"?}: wants none."""
 
     method: str
@@ -47,8 +44,7 @@ class Notification:
     raw: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(NamedTuple):
     """{"jsonrpc", "id", "result" | "error"}. `id` is None where the server could not read ours (error only).
 
     value: the result, or the error object.

@@ -6,7 +6,7 @@ Pure. A principal is a short printable string with its kind before the colon; no
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 PrincipalKind = Literal["sub", "auth", "local", "address"]
@@ -19,9 +19,14 @@ class Principal:
 
     kind: PrincipalKind
     value: str
+    _text: str = field(init=False, repr=False, compare=False)
+    """Written once: it is asked for several times with every message."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_text", f"{self.kind}:{self.value}")
 
     def __str__(self) -> str:
-        return f"{self.kind}:{self.value}"
+        return self._text
 
     @property
     def weak(self) -> bool:

@@ -128,6 +128,9 @@ def gather(rows: Iterable[tuple[Leaf, Named]], asked: bool) -> Sightings:
     return Sightings(tuple(found.values()), cut, tuple(spoken) if asked else ())
 
 
+_UNTAINTED: Final = Verdict(JUDGE, Finding.CLEAN, 0.0)
+
+
 class Taint:
     """One session's memory. Belongs to one thread."""
 
@@ -156,6 +159,8 @@ class Taint:
         can ask for that first.
         """
         self._calls += 1
+        if not seen.found and not self._named:
+            return
         noted = {sighting.identifier for sighting in seen.found if (reason := self._reason(sighting, "")) is not None and reason.rule in NOTED}
         source = _Source(self._calls, "")
         for _, identifier in self._spoken(seen):
@@ -169,6 +174,8 @@ class Taint:
 
     def judge(self, seen: Sightings, tool: str = "", effect: Literal["hold", "note"] = "hold") -> Verdict:
         """What is to be said about a request before it goes on. Remembers nothing: call `seen_in_arguments` once it has gone."""
+        if not seen.found and not seen.cut and not self._named:
+            return _UNTAINTED
         holding: list[Reason] = []
         noted: list[Reason] = []
         for sighting in seen.found:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections import deque
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -47,7 +46,7 @@ class People:
         return self._executor.lost
 
     @property
-    def recent(self) -> deque[dict[str, Any]]:
+    def recent(self) -> list[dict[str, Any]]:
         return self.records.recent
 
     async def approve(self, item_id: str, by: str, why: str, result_sha256: str, released: bytes | None = None) -> Item:

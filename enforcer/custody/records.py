@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from enforcer.custody.traffic import Arrival, Kept
 from escrow import jsonrpc
@@ -50,15 +50,42 @@ class Recorder(Protocol):
     async def synced(self, position: Any) -> None: ...
 
 
+class Passed(NamedTuple):
+    """A message that was judged, as it is kept for views: its record is made when somebody looks. position: its entry's."""
+
+    position: int
+    at: float
+    outcome: Outcome
+    recorded: str
+    item: str | None
+    direction: str
+    kind: str
+    tool: str
+    server: str
+    principal: str
+    session: str | None
+    verdicts: Verdicts
+
+    def shown(self) -> dict[str, Any]:
+        record = self._asdict()
+        record["id"] = str(record.pop("position") - 1)
+        return record
+
+
 class Records:
-    """See the module. recent: the last thousand, oldest first; the id of each is the number of its entry in the log."""
+    """See the module."""
 
     def __init__(self, log: Recorder) -> None:
-        self.recent: deque[dict[str, Any]] = deque(maxlen=1000)
+        self._recent: deque[dict[str, Any] | Passed] = deque(maxlen=1000)
         self._log = log
         self._followers: set[asyncio.Queue[dict[str, Any]]] = set()
         self._decided: dict[str, int] = {}
         """Item → its decision's entry, until that is told."""
+
+    @property
+    def recent(self) -> list[dict[str, Any]]:
+        """The last thousand, oldest first; the id of each is the number of its entry in the log."""
+        return [one.shown() if isinstance(one, Passed) else one for one in self._recent]
 
     def judged(self, arrival: Arrival, verdicts: Verdicts, decision: Decision, outcome: Outcome, policy: Policy, kept: Kept | None = None) -> None:
         """A message that came back. kept: as which item it stands in escrow."""
@@ -143,7 +170,7 @@ class Records:
         """What an earlier daemon recorded, as the log's members, so that views go back beyond this one's start."""
         for entry in entries:
             if entry is not None and (record := shown_entry(entry)) is not None:
-                self.recent.append(record)
+                self._recent.append(record)
 
     def follow(self) -> asyncio.Queue[dict[str, Any]]:
         """A queue of decisions as they come; give it back to `unfollow`."""
@@ -196,27 +223,19 @@ class Records:
                 policy.evidence.content,
             )
         )  # fmt: skip
-        self._publish(
-            position,
-            {
-                "outcome": outcome,
-                "recorded": recorded,
-                "item": item,
-                "direction": direction,
-                "kind": kind,
-                "tool": tool[:512],
-                "server": server,
-                "principal": principal,
-                "session": session,
-                "verdicts": verdicts,
-            },
-        )
+        passed = Passed(position, time.time(), outcome, recorded, item, direction, kind, tool[:512], server, principal, session, verdicts)
+        self._recent.append(passed)
+        if self._followers:
+            self._tell(passed.shown())
 
     def _publish(self, position: int | None, record: dict[str, Any]) -> None:
         """id: the number of its entry, from 0; empty for what has none of its own."""
         record["id"] = "" if position is None else str(position - 1)
         record["at"] = time.time()
-        self.recent.append(record)
+        self._recent.append(record)
+        self._tell(record)
+
+    def _tell(self, record: dict[str, Any]) -> None:
         for queue in self._followers:
             if not queue.full():
                 queue.put_nowait(record)

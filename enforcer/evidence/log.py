@@ -51,13 +51,12 @@ class EvidenceLog:
         self._file = os.open(found.segment, _APPEND)
         self._notes = os.open(folder / files.CHECKPOINTS, _APPEND)
         self._tree, self._bytes, self._note_bytes = found.tree, found.segment_bytes, found.checkpoint_bytes
-        self._first = found.first
-        self._last = found.last
+        self._first, self._last, self._synced = found.first, found.last, 0
         self._retired: list[int] = []  # full segments, not yet synced
         self._torn = False  # part of a record stands behind `_bytes` and could not be cut off yet
-        self._lock = threading.Condition()
+        self._held = threading.RLock()
+        self._lock = threading.Condition(self._held)  # over the same lock: `record`, once for every message, takes that without its wrapper
         self._dirty = self._urgent = self._closing = self._ended = False
-        self._synced = 0
         self._waiting: list[tuple[Position, asyncio.Future[None]]] = []
         self._unwritten: str | None = None
         self._unsigned: str | None = None
@@ -109,7 +108,7 @@ class EvidenceLog:
 
     def record(self, event: Event) -> Position:
         """Write one entry. Raises EvidenceError; then nothing of it is in the log."""
-        with self._lock:
+        with self._held:
             if self._failed is not None or self._closing:
                 raise EvidenceError(self._failed or "the evidence log is closed")
             seq = self._tree.size

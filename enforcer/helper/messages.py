@@ -14,8 +14,8 @@ MAX_BYTES = 4096
 
 Number = Annotated[int, Field(ge=0, lt=1 << 53)]
 Text = Annotated[str, Field(max_length=512)]
-ChildKind = Literal["worker", "window", "jury", "taps"]
-"""The processes beside the daemon: a scanner worker, the supervisor's window, the jury's member, the process of the taps."""
+ChildKind = Literal["worker", "window", "jury", "taps", "witness"]
+"""The processes beside the daemon: a scanner worker, the supervisor's window, the jury's member, the process of the taps, the witness."""
 
 
 class _Message(BaseModel):
@@ -97,7 +97,7 @@ class NotEnforcing(_Message):
 
 
 class ChildStarted(_Message):
-    """helper → daemon: a child's socket (SOCK_STREAM; of the taps SOCK_SEQPACKET), as the packet's one descriptor. It may still be loading."""
+    """helper → daemon: a child's socket (SOCK_STREAM; of the taps and the witness SOCK_SEQPACKET), as the packet's one descriptor. It may still be loading."""
 
     type: Literal["child_started"] = "child_started"
     child: ChildKind

@@ -49,6 +49,12 @@ def taps(plan: TapPlan, channel: socket.socket) -> Run:
     return program.prepare(plan, channel)
 
 
+def witness(port: int, tls: bool, channel: socket.socket) -> Run:
+    from enforcer.witness import process as program
+
+    return program.prepare(port, tls, channel)
+
+
 @dataclass(frozen=True, slots=True)
 class Programs:
     """Each is called in the child while it is still root, and returns what runs confined.
@@ -61,3 +67,4 @@ class Programs:
     window: Callable[[socket.socket, tuple[socket.socket, ...]], Run] = window
     jury: Callable[[JurySettings, socket.socket], Run] = jury
     taps: Callable[[TapPlan, socket.socket], Run] = taps
+    witness: Callable[[int, bool, socket.socket], Run] = witness

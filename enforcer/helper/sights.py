@@ -1,4 +1,4 @@
-"""What the process of the taps tells the daemon: a closed list, over a socket of its own. The daemon tells it nothing.
+"""What the process of the taps tells whoever reads the rings: a closed list, over a socket of its own. Nobody tells it anything.
 
 A tap is told of once, attached or absent; everything else as often as it changes. Texts are printable ASCII: names of processes, sockets and
 files are chosen by whoever is watched, and are escaped before they are sent.

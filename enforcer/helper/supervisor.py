@@ -27,7 +27,7 @@ from enforcer.kernel import sockdiag, steer
 from enforcer.kernel.errors import KernelError
 from enforcer.kernel.namespace import Namespace
 from enforcer.privilege import capabilities, identity, jail
-from enforcer.privilege.confine import DaemonConfinement, JuryConfinement, TapsConfinement, WindowConfinement, WorkerConfinement
+from enforcer.privilege.confine import DaemonConfinement, JuryConfinement, TapsConfinement, WindowConfinement, WitnessConfinement, WorkerConfinement
 from escrow.policy import Policy
 from escrow.policy.places import Path as Place
 
@@ -228,6 +228,11 @@ class Supervisor:
         if jury is not None:
             confinement = JuryConfinement(identity.jury(), plan.home)
             session.keep(Kept("jury", confinement, lambda channel: lambda: plan.programs.jury(jury, channel), (plan.home,)))
+        if plan.taps is not None and self._steering is not None:
+            port, tls = plan.port, plan.policy.tls is not None
+            session.keep(
+                Kept("witness", WitnessConfinement(identity.witness()), lambda channel: lambda: plan.programs.witness(port, tls, channel), packets=True)
+            )
         if (taps := plan.taps) is not None:
             session.keep(
                 Kept("taps", TapsConfinement(identity.taps()), lambda channel: lambda: plan.programs.taps(taps, channel), packets=True, grace_s=TAPS_GRACE_S)

@@ -28,6 +28,10 @@ _TAPS_MEMORY_BYTES = 4 << 30
 _TAPS_FILES = 16384
 """A descriptor for each probe."""
 
+_WITNESS_MEMORY_BYTES = 4 << 30
+_WITNESS_FILES = 64
+"""The rings, their counters, two sockets and the event loop."""
+
 WINDOW_MEMORY_BYTES = 2 << 30
 WINDOW_FILES = 400
 """Its connections, 256 at most, and a few of its own."""
@@ -69,7 +73,12 @@ class TapsConfinement:
     identity: Identity
 
 
-Confinement = DaemonConfinement | WorkerConfinement | JuryConfinement | WindowConfinement | TapsConfinement
+@dataclass(frozen=True, slots=True)
+class WitnessConfinement:
+    identity: Identity
+
+
+Confinement = DaemonConfinement | WorkerConfinement | JuryConfinement | WindowConfinement | TapsConfinement | WitnessConfinement
 
 
 def begin(name: str, parent: int, keep: Iterable[int], own_namespaces: bool = True) -> None:
@@ -113,6 +122,9 @@ def finish(confinement: Confinement, parent: int) -> None:
         case WorkerConfinement():
             jail.enter_empty()
             _limit(_WORKER_MEMORY_BYTES, 0)
+        case WitnessConfinement():
+            jail.enter_empty()
+            _limit(_WITNESS_MEMORY_BYTES, _WITNESS_FILES)
         case TapsConfinement():
             _limit(_TAPS_MEMORY_BYTES, _TAPS_FILES)
             libc.prctl(libc.PR_SET_KEEPCAPS, 1)
@@ -131,7 +143,7 @@ def finish(confinement: Confinement, parent: int) -> None:
             syscalls.allow_jury()
         case WindowConfinement():
             syscalls.allow_window()
-        case WorkerConfinement():
+        case WorkerConfinement() | WitnessConfinement():
             syscalls.allow_worker()
         case TapsConfinement():
             syscalls.allow_taps()

@@ -1,7 +1,7 @@
 """Who the confined processes run as.
 
-The daemon: the user `holdfast` where there is one, else a fixed number. The workers, the jury, the window and the taps: other fixed numbers, so that not even a
-signal leads from one kind to another. The numbers lie in 61184–65519, which systemd reserves for users that exist only while a
+The daemon: the user `holdfast` where there is one, else a fixed number. The workers, the jury, the window, the taps and the witness: other fixed numbers,
+so that not even a signal leads from one kind to another. The numbers lie in 61184–65519, which systemd reserves for users that exist only while a
 service runs (systemd's "Users, Groups, UIDs and GIDs"), so no person and no package owns files under them.
 """
 
@@ -16,6 +16,7 @@ WORKER_ID = 61932
 JURY_ID = 61933
 WINDOW_ID = 61934
 TAPS_ID = 61935
+WITNESS_ID = 61936
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +47,7 @@ def window() -> Identity:
 
 def taps() -> Identity:
     return Identity(TAPS_ID, TAPS_ID)
+
+
+def witness() -> Identity:
+    return Identity(WITNESS_ID, WITNESS_ID)

@@ -72,7 +72,7 @@ def allow_daemon() -> None:
 
 
 def allow_worker() -> None:
-    """Confine to computing over sockets and memory already there: no file, no new socket, no new code."""
+    """Confine to computing over sockets and memory already there, or handed over: no file, no new socket, no new code. The witness, too."""
     _load(_BASE, may_map_code=False)
 
 

@@ -70,7 +70,7 @@ class Forwarding(AtServer):
         exchange = self.exchange
         if head.get(b"content-encoding") not in (None, b"identity"):
             raise BadMessage("it is compressed, though that was not asked for")
-        if not exchange.context.policy.passes(exchange.head.method, exchange.head.target):
+        if 300 <= head.status < 400 and not exchange.context.policy.passes(exchange.head.method, exchange.head.target):
             check_redirect(head, exchange.head, exchange.client.transport.get_extra_info("ssl_object") is not None)
         kind = (head.get(b"content-type") or b"").split(b";")[0].strip().lower()
         if kind == b"text/event-stream" and head.status == 200 and exchange.head.method != "HEAD":

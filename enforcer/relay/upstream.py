@@ -58,6 +58,8 @@ class Connection(asyncio.Protocol):
         self.idle_since = 0.0
         self.used = False
         """Whether it had carried a request before the present one."""
+        self.owes = False
+        """Whether an answer is due that has not come to its end."""
         self.transport: asyncio.Transport
         self._interim = False
         self._paused = False
@@ -66,6 +68,9 @@ class Connection(asyncio.Protocol):
         """Send a request; its answer comes to the asker."""
         self.asker = asker
         outbox, note = self.upstream.outbox, self.upstream.note
+        if not self.owes:
+            self.owes = True
+            outbox.due += 1
         if body and note is not None and self._link is not None:
             note(Released(digest(body), self._link, seen.Direction.TO_SERVER))
         if len(body) <= _TOGETHER:
@@ -218,13 +223,21 @@ class Upstream:
             connection.close()
             return
         connection.resume()
+        self._settled(connection)
         connection.idle_since = asyncio.get_running_loop().time()
         kept.append(connection)
 
     def forget(self, connection: Connection) -> None:
         """It is closed."""
+        self._settled(connection)
         if connection in (kept := self._idle.get(connection.key, [])):
             kept.remove(connection)
+
+    def _settled(self, connection: Connection) -> None:
+        """No answer is due on it any more."""
+        if connection.owes:
+            connection.owes = False
+            self.outbox.due -= 1
 
     def sweep(self) -> None:
         """Close what has been idle too long to be used again."""

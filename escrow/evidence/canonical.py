@@ -48,21 +48,38 @@ def encode(event: Event, seq: int, at: str, secret: bytes) -> bytes:
 
 def _judged(event: Judged, seq: int, at: str, secret: bytes) -> str:
     """The members in their order, by hand: there is one for every message, and this takes a third of the time."""
-    message_salt, args_salt = Salts(secret, seq).of(event.salt, "judged")
-    args = "" if event.args_sha256 is None else f'"args":"{commit(args_salt, bytes.fromhex(event.args_sha256))}",'
-    content = f'"content":"{base64.b64encode(event.message).decode()}",' if event.content and len(event.message) <= MAX_CONTENT else ""
-    item = "" if event.item is None else f'"item":{_text(event.item)},'
-    session = "" if event.session is None else f'"session":{_text(event.session)},'
+    (direction, kind, tool, server, principal, session, args_sha256, message, verdicts, ruling, recorded, policy, item, salt, with_content) = event
+    message_salt, args_salt = Salts(secret, seq).of(salt, "judged")
+    args = "" if args_sha256 is None else f'"args":"{commit(args_salt, bytes.fromhex(args_sha256))}",'
+    content = f'"content":"{base64.b64encode(message).decode()}",' if with_content and len(message) <= MAX_CONTENT else ""
+    of_item = "" if item is None else f'"item":{_text(item)},'
+    # Bounded before they are remembered: an attacker chooses tools' names.
+    way, of_kind, ruled, served = _repeated(
+        direction, kind, policy, principal[:MAX_TEXT], recorded, ruling, server, None if session is None else session[:MAX_TEXT]
+    )
+    said = _verdict(verdicts[0]) if len(verdicts) == 1 else ",".join([_verdict(one) for one in verdicts[:MAX_VERDICTS]])
     return (
-        f'{{{args}"at":{_quoted(at)},{content}"direction":{_quoted(event.direction)},"event":"judged",{item}"kind":{_text(event.kind)},'
-        f'"message":"{commit(message_salt, event.message)}","policy":{_text(event.policy)},"principal":{_text(event.principal)},'
-        f'"recorded":{_text(event.recorded)},"ruling":{_text(event.ruling)},"seq":{seq},"server":{_text(event.server)},{session}'
-        f'"size":{len(event.message)},"tool":{_text(event.tool)},"verdicts":[{",".join([_verdict(one) for one in event.verdicts[:MAX_VERDICTS]])}]}}'
+        f'{{{args}"at":"{at}",{content}{way}{of_item}{of_kind}{commit(message_salt, message)}{ruled}{seq}{served}'
+        f'{len(message)},"tool":{_text(tool)},"verdicts":[{said}]}}'
+    )
+
+
+@lru_cache(2048)
+def _repeated(
+    direction: str, kind: str, policy: str, principal: str, recorded: str, ruling: str, server: str, session: str | None
+) -> tuple[str, str, str, str]:
+    """What stands between the members that are another's with every message: before its item, its commitment, its number and its size."""
+    of_session = "" if session is None else f'"session":{_text(session)},'
+    return (
+        f'"direction":{_text(direction)},"event":"judged",',
+        f'"kind":{_text(kind)},"message":"',
+        f'","policy":{_text(policy)},"principal":{_text(principal)},"recorded":{_text(recorded)},"ruling":{_text(ruling)},"seq":',
+        f',"server":{_text(server)},{of_session}"size":',
     )
 
 
 def _verdict(verdict: Verdict) -> str:
-    if verdict.finding is Finding.CLEAN and not verdict.reasons:
+    if not verdict.reasons and verdict.finding is Finding.CLEAN:
         return _clean(verdict.judge, verdict.score)
     rules = ""
     if verdict.reasons:

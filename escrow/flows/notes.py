@@ -9,18 +9,22 @@ from escrow.events import Connection, Direction, Endpoint
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The gate accepted a client's connection. opaque: it speaks TLS on it, so that the socket filter reads nothing."""
+    """The gate accepted a client's connection. opaque: it speaks TLS on it, so that the socket filter reads nothing.
+
+    before: it did so before this witness was there: what was released on it by then is not known."""
 
     connection: Connection
     opaque: bool = False
+    before: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Dialed:
-    """The gate opened a connection to the server. To be noted before its first byte is sent."""
+    """The gate opened a connection to the server. To be noted before its first byte is sent. opaque, before: as above."""
 
     connection: Connection
     opaque: bool = False
+    before: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ class Why(Enum):
     INCOMPLETE = "a message was not seen whole"
     UNLINKED = "it is not known on which connection a TLS object of the server speaks"
     LOST = "records of the taps were lost"
-    FORGOTTEN = "more was released on a connection than is remembered"
+    FORGOTTEN = "not all that was released on a connection is remembered"
 
 
 @dataclass(frozen=True, slots=True)

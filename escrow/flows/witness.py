@@ -91,10 +91,10 @@ class Witness:
     def note(self, note: Note) -> None:
         """Something that the gate did, or is about to do."""
         match note:
-            case Accepted(connection, opaque):
-                self._learn(connection, Direction.TO_CLIENT, opaque)
-            case Dialed(connection, opaque):
-                self._learn(connection, Direction.TO_SERVER, opaque)
+            case Accepted(connection, opaque, before):
+                self._learn(connection, Direction.TO_CLIENT, opaque, before)
+            case Dialed(connection, opaque, before):
+                self._learn(connection, Direction.TO_SERVER, opaque, before)
             case Closed(connection):
                 if (known := self._known.get(connection)) is not None:
                     known.closed_ns = self._now_ns
@@ -159,12 +159,12 @@ class Witness:
 
     # ---
 
-    def _learn(self, connection: Connection, word: Direction, opaque: bool) -> None:
+    def _learn(self, connection: Connection, word: Direction, opaque: bool, before: bool) -> None:
         known = self._known.pop(connection, None)
         if known is not None and known.word is word:
             known.closed_ns, known.opaque = None, opaque  # the ports are used again; of the earlier one something may still be on its way
         else:
-            known = _Known(word, opaque)
+            known = _Known(word, opaque, forgot=before)
         self._known[connection] = known
         self._told.pop(connection, None)
         if len(self._known) > self._windows.connections:

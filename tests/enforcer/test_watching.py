@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 
 import pytest
 from pydantic import BaseModel
 
 from enforcer.helper import wire
 from enforcer.helper.sights import AddressesSeen, DoorSeen, DoorsHidden, DoorsSeen, Named, NamesSeen, TapAbsent, TapAttached, TargetsSeen, VisitSeen
-from enforcer.watching import Watch
-from escrow.events import Process, TlsDirection, TlsObject, TlsOpened, TlsSlice, Unlinked
+from enforcer.watching import BESIDE, Watch
+from escrow.events import Connection, Direction, Endpoint, Process, TcpFlags, TcpSlice, TlsDirection, TlsObject, TlsOpened, TlsSlice, Unlinked
 from escrow.evidence.entry import Bypassed
+from escrow.flows.outcome import Why
 
 pytestmark = pytest.mark.anyio
 DOOR = DoorSeen(family="tcp", inode=7, address="127.0.0.1:9000", pid=41)
@@ -33,7 +35,7 @@ class Taps:
 
     def join(self) -> socket.socket:
         ours, theirs = wire.pair()
-        self.watch.join(theirs)
+        self.watch.join_taps(theirs)
         return ours
 
     async def say(self, *sights: BaseModel) -> None:
@@ -144,3 +146,32 @@ async def test_a_server_that_asks_somebody_over_tls_is_told_of_once_and_counted_
     assert taps.watch.status()["counters"]["unsure"] == 3 and not taps.watch.bypassed
     assert [each.certain for each in taps.found] == [False]
     await taps.close()
+
+
+async def test_what_was_seen_is_not_judged_before_the_notes_have_come_so_far() -> None:
+    """A daemon that is held up notes late what it released; the clock alone must not make a bypass of it."""
+    found: list[Bypassed] = []
+    until_ns, asked = 0, 0
+
+    def noted_ns() -> int:
+        nonlocal asked
+        asked += 1
+        return until_ns
+
+    watch = Watch(80, False, found.append, noted_ns=noted_ns, pace=BESIDE)
+    ours, theirs = wire.pair()
+    watch.join_taps(theirs)
+    connection = Connection(Endpoint("127.0.0.1", 5), Endpoint("127.0.0.1", 80))
+    body = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+    watch.adapter.events([TcpSlice(connection, Direction.TO_CLIENT, 1, 1, body, 0, TcpFlags.NONE, 1)])
+    async with asyncio.timeout(5):
+        while asked < 6:  # noqa: ASYNC110  a tick at every second one, at least
+            await asyncio.sleep(0.01)
+    assert not found, "much later by the clock, and the notes have not reached that time"
+    until_ns = time.monotonic_ns()
+    async with asyncio.timeout(5):
+        while not found:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert found[0].certain and found[0].what == Why.UNKNOWN_CONNECTION.value
+    await watch.close()
+    ours.close()

@@ -221,8 +221,23 @@ def test_the_taps_process_keeps_what_attaching_needs_and_the_daemon_still_nothin
     assert [int(daemon[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")] == [0] * 5
 
 
+def test_the_witness_has_no_rights_no_files_and_no_network(honest: Gate) -> None:
+    (pid,) = _named(honest, "holdfast-witnes")
+    found = world.status(pid)
+    assert [int(found[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")] == [0] * 5
+    assert (found["NoNewPrivs"], found["Seccomp"], found["Groups"], set(found["Uid"].split())) == ("1", "2", "", {"61936"})
+    assert os.listdir(f"/proc/{pid}/root") == []
+    own = Path("/proc/self/ns/net").readlink()
+    assert Path(f"/proc/{pid}/ns/net").readlink() != own and Path(f"/proc/{pid}/ns/mnt").readlink() != Path("/proc/self/ns/mnt").readlink()
+    assert os.getpriority(os.PRIO_PROCESS, pid) == 19, "the gate goes before"
+
+
 def _children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _named(of: Gate, name: str) -> list[int]:
+    return [pid for pid in _children(of.program.process.pid) if _comm(pid) == name]
 
 
 def _comm(pid: int) -> str:
@@ -248,3 +263,17 @@ def test_the_taps_killed_are_started_again_and_the_gate_goes_on(honest: Gate) ->
     assert call(honest.port, "say", text="seen again") == "seen again"
     assert sound(honest), "nothing passed; that nobody looked for a while is in the log"
     assert any(row["outcome"] == "unsure" and "saw nothing for a while" in row["reason"] for row in json.loads(honest.holdfast("verdicts", "--json")))
+
+
+def test_the_witness_killed_is_started_again_with_the_taps_and_what_is_open_is_known_to_it(honest: Gate) -> None:
+    (first,) = _named(honest, "holdfast-witnes")
+    os.kill(first, 9)
+    until(lambda: witness(honest)["taps"]["tap"] == "absent, because the witness is gone: its process ended")
+    assert call(honest.port, "say", text="still here") == "still here"
+    until(lambda: witness(honest)["taps"]["tap"] == "attached" and _named(honest, "holdfast-witnes") not in ([], [first]))
+    before = witness(honest)["counters"]["witnessed"]
+    assert call(honest.port, "say", text="seen again") == "seen again"
+    until(lambda: witness(honest)["counters"]["witnessed"] > before)
+    assert sound(honest), "nothing passed; that nobody looked for a while is in the log"
+    rows = json.loads(honest.holdfast("verdicts", "--json"))
+    assert any(row["outcome"] == "unsure" and "the witness saw nothing for a while" in row["reason"] for row in rows)

@@ -287,3 +287,12 @@ def test_a_handshake_alone_is_nothing() -> None:
 def test_addresses_of_sockets_are_written_as_the_taps_write_them() -> None:
     assert connection_of(("::ffff:127.0.0.1", 40000), ("::ffff:127.0.0.1", 8000)) == LINK
     assert connection_of(("::1", 1), ("fe80::1", 2)).server.address == "fe80::1"
+
+
+def test_on_a_connection_that_is_older_than_the_witness_what_it_did_not_hear_of_is_unsure_and_what_it_did_is_witnessed() -> None:
+    notes, events = gate(MESSAGES)
+    older = [replace(note, before=True) if isinstance(note, Accepted | Dialed) else note for note in notes]
+    witness = Witness(frozenset({8000}))
+    assert judge(older, events, witness=witness) == [] and witness.tally.witnessed == 2 * len(MESSAGES)
+    unheard = [note for note in older if not isinstance(note, Released)]
+    assert [each.why for each in judge(unheard, events)] == [Why.FORGOTTEN] * 2 * len(MESSAGES)
