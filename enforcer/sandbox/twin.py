@@ -19,7 +19,7 @@ from enforcer.privilege import libc
 from enforcer.sandbox import bundle, group, traces
 from enforcer.sandbox.bundle import Layout
 from enforcer.sandbox.frozen import Frozen, Snapshots
-from enforcer.sandbox.mcp import Conversation, Silent
+from enforcer.sandbox.mcp import Conversation, Era, Silent
 from enforcer.sandbox.runsc import Runsc
 from escrow.sandbox.effects import Effects
 from escrow.sandbox.run import Outcome, Run
@@ -39,12 +39,17 @@ STDERR_BYTES = 2048
 
 @dataclass(frozen=True, slots=True)
 class Maker:
-    """What all twins of a server share. folder: where each gets its own; Holdfast's, 0700."""
+    """What all twins of a server share. folder: where each gets its own; Holdfast's, 0700. era: which the twins speak."""
 
     runsc: Runsc
     settings: SandboxSettings
     layout: Layout
     folder: Path
+    era: Era = Era.SESSION
+
+    def of(self, era: Era) -> Maker:
+        """The same in another era."""
+        return replace(self, era=era)
 
 
 class Twin:
@@ -99,7 +104,7 @@ class Twin:
 
     async def ready(self, seconds: float) -> None:
         """Wait until it answers. State that is mounted while it is still being restored may not be seen. Silent, TimeoutError."""
-        await asyncio.wait_for(self.conversation.ask({"method": "ping"}), seconds)
+        await asyncio.wait_for(self.conversation.alive(self.maker.era), seconds)
 
     async def _listen(self, stream: asyncio.StreamReader) -> None:
         while said := await stream.read(4096):

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 from enforcer.sandbox import bundle, runsc
 from enforcer.sandbox.frozen import Layer
+from enforcer.sandbox.mcp import META, Era
 from enforcer.sandbox.twin import Maker
 from escrow.sandbox.effects import Change, Effects, Write
 from escrow.sandbox.settings import Directory, SandboxSettings
@@ -93,8 +94,9 @@ def world(*arguments: str, directory: str = "/", **settings: object) -> Iterator
         yield World(folder, data, maker, own / "sandbox" / "twin", Copies(made))
 
 
-def request(tool: str, **arguments: object) -> bytes:
-    return json.dumps({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": tool, "arguments": arguments}}).encode()
+def request(tool: str, era: Era = Era.SESSION, **arguments: object) -> bytes:
+    params = {"name": tool, "arguments": arguments, **({"_meta": META} if era is Era.STATELESS else {})}
+    return json.dumps({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params}).encode()
 
 
 def text(answer: bytes | None) -> str:
