@@ -74,7 +74,7 @@ class Kept:
             return Run("absent", why=spoken.why)
         if asked.session:
             return Run("absent", why='session = "replay" is not built: a twin that follows a session\'s earlier calls')
-        return await spoken.pool.run(raw, asked.id, told)
+        return await spoken.pool.run(raw, asked.id, told, asked.tool)
 
     async def _make(self) -> None:
         """Have pools, as soon as that is possible."""

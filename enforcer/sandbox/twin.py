@@ -135,13 +135,11 @@ class Twin:
         self._group.signal(signal.SIGCONT)
 
     def give(self, frozen: Frozen) -> None:
-        """Mount a call's state, which is the twin's from then on. OSError."""
-        self._frozen = frozen
+        """Mount a call's state. Whoever froze it releases it, after `end`. OSError."""
         _mount(self.maker.layout, self.folder, frozen)
 
     async def run(self, request: bytes, name: str | int, frozen: Frozen, pooled: bool) -> Run:
-        """Put one call to it, on state that is its own from now on. name: the request's id. The twin is used up afterwards."""
-        self._frozen = frozen  # its own from now on, whatever comes
+        """Put one call to it, on state that it has until its end. name: the request's id. The twin is used up afterwards."""
         try:
             since = self._log().stat().st_size
             outcome, answer, why, took_ms = await self._put(request, name, frozen)
