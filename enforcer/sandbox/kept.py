@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from enforcer.sandbox.bundle import CannotBundle
 from enforcer.sandbox.frames import Asked
 from enforcer.sandbox.mcp import Era, NotSpoken
 from enforcer.sandbox.pool import Pool
+from enforcer.sandbox.replay import Sessions
 from enforcer.sandbox.runsc import RunscError
 from enforcer.sandbox.snapshots import StateSnapshots
 from enforcer.sandbox.template import CannotBuild, NoTemplate, Template
@@ -33,6 +34,7 @@ class Spoken:
     """One era. pool: None while there is none, and why says why. final: there will be none."""
 
     pool: Pool | None = None
+    sessions: Sessions | None = None
     template: Template | None = None
     why: str = "its template is not ready yet"
     final: bool = False
@@ -72,8 +74,9 @@ class Kept:
         spoken = self._eras[Era.STATELESS if asked.stateless else Era.SESSION]
         if spoken.pool is None:
             return Run("absent", why=spoken.why)
-        if asked.session:
-            return Run("absent", why='session = "replay" is not built: a twin that follows a session\'s earlier calls')
+        if asked.session and spoken.sessions is not None:
+            run = await spoken.sessions.run(asked.session, raw, asked.id, told)
+            return replace(run, learned=spoken.pool.learned(asked.tool))
         return await spoken.pool.run(raw, asked.id, told, asked.tool)
 
     async def _make(self) -> None:
@@ -102,6 +105,7 @@ class Kept:
         except NoTemplate:
             made = await template.build(maker, self._folder, snapshots, said)
         spoken.template, spoken.pool, spoken.why = made, Pool(maker, made, self._folder, snapshots), ""
+        spoken.sessions = Sessions(spoken.pool)
 
     def _work(self, what: str) -> Path:
         """A folder for this run of the keeper alone: one that is killed leaves it to the next."""
@@ -124,6 +128,7 @@ class Kept:
         return {
             **shown,
             "waiting": counts.waiting,
+            "sessions": 0 if spoken.sessions is None else spoken.sessions.count,
             "hits": counts.hits,
             "misses": counts.misses,
             "failures": counts.failures,
@@ -135,4 +140,5 @@ class Kept:
         if self._making is not None:
             self._making.cancel()
             await asyncio.gather(self._making, return_exceptions=True)
+        await asyncio.gather(*(spoken.sessions.close() for spoken in self._eras.values() if spoken.sessions is not None), return_exceptions=True)
         await asyncio.gather(*(spoken.pool.close() for spoken in self._eras.values() if spoken.pool is not None), return_exceptions=True)

@@ -43,7 +43,11 @@ class Conversation:
     def __init__(self, writer: asyncio.StreamWriter, reader: asyncio.StreamReader, answer_bytes: int) -> None:
         self._writer = writer
         self._reader = reader
-        self._left = answer_bytes
+        self._most = self._left = answer_bytes
+
+    def renew(self) -> None:
+        """From now on it may write as much as at first."""
+        self._left = self._most
 
     async def hello(self, era: Era) -> None:
         """Open the conversation in one era. NotSpoken where the server does not, Silent."""

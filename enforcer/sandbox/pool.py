@@ -33,6 +33,14 @@ RETRY_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
+class State:
+    """Frozen state, and the folder of everything that is made for it."""
+
+    frozen: Frozen
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Counts:
     """hits: calls that found a twin. misses: calls that had one restored. failures: twins that could not be restored. left: twins that did not end.
 
@@ -96,17 +104,11 @@ class Pool:
     async def _frozen(self, request: bytes, name: str | int, told: Callable[[], None], tool: str) -> Run:
         if self._closed:
             return Run("absent", why="the sandbox is shut down")
-        folder = self._maker.folder / f"state-{secrets.token_hex(6)}"
         try:
-            folder.mkdir(mode=0o700, parents=True)
-            freezing = asyncio.create_task(self._snapshots.freeze(folder / "frozen"))
-            frozen = await asyncio.shield(freezing)
+            state = await self.freeze()
         except (CannotFreeze, OSError) as error:
-            self._behind(_remove(folder))
             return Run("failed", why=str(error))
-        except asyncio.CancelledError:
-            self._behind(_unwanted(freezing, folder))
-            raise
+        frozen, folder = state.frozen, state.folder
         users: list[asyncio.Task[None]] = []
         try:
             told()
@@ -118,10 +120,41 @@ class Pool:
                 await asyncio.wait(users[:1], timeout=WAIT_SECONDS)
         finally:
             first.cancel()
-            self._behind(self._over(users, frozen, folder))
+            self._behind(self._over(users, state))
         if run.outcome == "answered":
             self._took_ms.append(run.took_ms)
         return replace(run, learned=self._learned.of(tool))
+
+    async def freeze(self) -> State:
+        """The state now, for whoever gives it back with `throw_away`. CannotFreeze, OSError."""
+        folder = self._maker.folder / f"state-{secrets.token_hex(6)}"
+        folder.mkdir(mode=0o700, parents=True)
+        freezing = asyncio.create_task(self._snapshots.freeze(folder / "frozen"))
+        try:
+            return State(await asyncio.shield(freezing), folder)
+        except (CannotFreeze, OSError):
+            self._behind(_remove(folder))
+            raise
+        except asyncio.CancelledError:
+            self._behind(_unwanted(freezing, folder))
+            raise
+
+    async def twin(self) -> tuple[Twin | None, bool]:
+        """A twin for longer than one call, for whoever gives it back with `throw_away`; and whether it came from the pool."""
+        if (twin := self._take()) is not None:
+            return twin, True
+        async with self._room:
+            return await self._restore(hurry=True), False
+
+    async def throw_away(self, twin: Twin | None, state: State | None) -> None:
+        if twin is not None:
+            await self._end(twin)
+        if state is not None:
+            await self._over([], state)
+
+    def learned(self, tool: str) -> tuple[str, ...]:
+        """Volatile places of a tool's answers."""
+        return self._learned.of(tool)
 
     async def _in_twin(self, frozen: Frozen, request: bytes, name: str | int, users: list[asyncio.Task[None]]) -> Run:
         """users: gets what ends the twin."""
@@ -169,12 +202,12 @@ class Pool:
             if users:
                 await asyncio.wait(users)
 
-    async def _over(self, users: list[asyncio.Task[None]], frozen: Frozen, folder: Path) -> None:
+    async def _over(self, users: list[asyncio.Task[None]], state: State) -> None:
         """The state of one call is thrown away once no twin has it any more."""
         if users:
             await asyncio.wait(users)
-        await asyncio.to_thread(frozen.release)
-        await _remove(folder)
+        await asyncio.to_thread(state.frozen.release)
+        await _remove(state.folder)
 
     async def close(self) -> None:
         self._closed = True
