@@ -71,7 +71,7 @@ def layout(settings: SandboxSettings, own: tuple[Path, ...]) -> Layout:
     for parent in parents:
         if not (root / parent.lstrip("/")).is_dir():
             raise CannotBundle(f"{parent}, where state is to be seen, is no folder of the root {root}")
-    return Layout(places, parents, _beside(root, places, parents, hidden), hidden)
+    return Layout(places, parents, _beside(root, places, parents, hidden, own), hidden)
 
 
 def _places(settings: SandboxSettings) -> tuple[str, ...]:
@@ -85,7 +85,8 @@ def _places(settings: SandboxSettings) -> tuple[str, ...]:
     return tuple(dict.fromkeys(inside))
 
 
-def _beside(root: Path, places: tuple[str, ...], parents: tuple[str, ...], hidden: tuple[str, ...]) -> tuple[str, ...]:
+def _beside(root: Path, places: tuple[str, ...], parents: tuple[str, ...], hidden: tuple[str, ...], own: tuple[Path, ...]) -> tuple[str, ...]:
+    """Not what holds Holdfast's own folders: twins' mounts are below those, and no bind without them is allowed (mount(2), EINVAL)."""
     found = []
     for parent in parents:
         if any(PurePosixPath(parent).is_relative_to(path) for path in hidden):
@@ -93,7 +94,7 @@ def _beside(root: Path, places: tuple[str, ...], parents: tuple[str, ...], hidde
         for entry in sorted(os.scandir(root / parent.lstrip("/")), key=lambda entry: entry.name):
             path = f"{parent}/{entry.name}"
             shown = entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)
-            if shown and not any(PurePosixPath(one).is_relative_to(path) for one in (*places, *parents)) and path not in hidden:
+            if shown and path not in hidden and not any(PurePosixPath(one).is_relative_to(path) for one in (*places, *parents, *own)):
                 found.append(path)
     if len(found) > MAX_BESIDE:
         raise CannotBundle(f"{len(found)} entries lie beside the state in {', '.join(parents)}: at most {MAX_BESIDE} may; give the state another `at`")

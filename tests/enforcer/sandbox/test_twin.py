@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from enforcer.sandbox import template
+from enforcer.sandbox.bundle import layout
 from enforcer.sandbox.pool import Pool
 from enforcer.sandbox.template import Template
 from enforcer.sandbox.twin import Twin, sweep
 from escrow.sandbox.run import Run
+from escrow.sandbox.settings import SandboxSettings
 from tests.enforcer.sandbox.world import World, request, text, world
 
 pytestmark = [pytest.mark.root, pytest.mark.runsc]
@@ -95,6 +97,13 @@ def test_what_lies_beside_the_state_is_seen_and_what_is_hidden_is_not(made: tupl
         made, request("read", path=str(here.data.parent / "beside.txt")), request("look", path="/root"), request("look", path=str(here.folder / "state"))
     )
     assert (text(beside.answer), text(hidden.answer), text(own.answer)) == ("beside", "", "")
+
+
+def test_what_holds_our_own_folders_is_not_shown_beside_the_state(tmp_path: Path) -> None:
+    for name in ("data", "ours/state", "theirs"):
+        (tmp_path / name).mkdir(parents=True)
+    settings = SandboxSettings.model_validate({"command": ["server"], "hidden": [], "state": [{"kind": "directory", "path": str(tmp_path / "data")}]})
+    assert layout(settings, (tmp_path / "ours" / "state",)).beside == (str(tmp_path / "theirs"),)
 
 
 def test_there_is_no_way_out_and_the_attempt_is_told(made: tuple[World, Template]) -> None:
