@@ -94,7 +94,7 @@ def _beside(root: Path, places: tuple[str, ...], parents: tuple[str, ...], hidde
         for entry in sorted(os.scandir(root / parent.lstrip("/")), key=lambda entry: entry.name):
             path = f"{parent}/{entry.name}"
             shown = entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)
-            if shown and path not in hidden and not any(PurePosixPath(one).is_relative_to(path) for one in (*places, *parents, *own)):
+            if shown and path not in hidden and not any(PurePosixPath(one).is_relative_to(path) for one in (*places, *parents, *map(str, own))):
                 found.append(path)
     if len(found) > MAX_BESIDE:
         raise CannotBundle(f"{len(found)} entries lie beside the state in {', '.join(parents)}: at most {MAX_BESIDE} may; give the state another `at`")

@@ -15,7 +15,8 @@ from pathlib import Path
 
 CONTROLLERS = ("memory", "pids")
 LOW_WEIGHT = 10
-"""Of cpu.weight, whose default is 100."""
+FULL_WEIGHT = 100
+"""Of cpu.weight (its default); cpu.shares of version 1 are 1024 at the full one."""
 
 
 class NoGroups(Exception):
@@ -56,6 +57,13 @@ class Group:
             time.sleep(0.0005)
             self.signal(signal.SIGSTOP)  # those that were born meanwhile
         return True
+
+    def weigh(self, weight: int) -> None:
+        """Its share of the CPUs: the full one while somebody waits for it, a low one while it is made and unmade."""
+        for folder in self.folders:
+            for file, value in (("cpu.weight", weight), ("cpu.shares", weight * 1024 // FULL_WEIGHT)):
+                with suppress(FileNotFoundError), open(folder / file, "r+") as written:
+                    written.write(str(value))
 
     def schedule(self, policy: int) -> None:
         """Give every thread of the members a scheduling policy (sched(7)): SCHED_IDLE while nobody waits, SCHED_OTHER for a call."""
@@ -110,11 +118,10 @@ def create(name: str, memory_bytes: int, threads: int) -> Group:
                 ("memory.swap.max", 0),
                 ("memory.limit_in_bytes", memory_bytes),
                 ("pids.max", threads),
-                ("cpu.weight", LOW_WEIGHT),
-                ("cpu.shares", LOW_WEIGHT * 1024 // 100),
             ):
                 if (folder / file).exists():
                     (folder / file).write_text(str(value))
+        group.weigh(LOW_WEIGHT)
     except OSError as error:
         group.kill()
         raise NoGroups(f"a cgroup could not be made: {error.strerror}") from None

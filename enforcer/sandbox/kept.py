@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from enforcer.privilege import libc
 from enforcer.sandbox import bundle, frames, group, runsc, template
 from enforcer.sandbox.bundle import CannotBundle
 from enforcer.sandbox.frames import Asked
@@ -19,7 +20,7 @@ from enforcer.sandbox.mcp import Era, NotSpoken
 from enforcer.sandbox.pool import Pool
 from enforcer.sandbox.replay import Sessions
 from enforcer.sandbox.runsc import RunscError
-from enforcer.sandbox.snapshots import StateSnapshots
+from enforcer.sandbox.snapshots import MEMORY, StateSnapshots
 from enforcer.sandbox.template import CannotBuild, NoTemplate, Template
 from enforcer.sandbox.twin import Maker
 from escrow.sandbox.run import Run
@@ -55,6 +56,7 @@ class Kept:
         if (work / "twins").is_dir():
             for left in (work / "twins").iterdir():
                 group.find(left.name).kill()
+        self._release_memory()
         shutil.rmtree(work, ignore_errors=True)
         self._making = asyncio.create_task(self._make())
 
@@ -99,7 +101,7 @@ class Kept:
 
         found = runsc.find(self._work("runsc"))
         maker = Maker(found, self._settings, bundle.layout(self._settings, self._own), self._work("twins"), era)
-        snapshots = StateSnapshots(self._settings)
+        snapshots = StateSnapshots(self._settings, self._memory())
         try:
             made = await asyncio.to_thread(template.load, maker, self._folder)
         except NoTemplate:
@@ -112,6 +114,18 @@ class Kept:
         path = self._folder / "work" / what
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         return path
+
+    def _memory(self) -> Path:
+        """A tmpfs for frozen state, in the keeper's own mount namespace."""
+        path = self._work("memory")
+        if not path.is_mount():
+            libc.mount("tmpfs", str(path), "tmpfs", libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC, MEMORY)
+        return path
+
+    def _release_memory(self) -> None:
+        path = self._folder / "work" / "memory"
+        if path.is_mount():
+            libc.umount(str(path), libc.MNT_DETACH)
 
     def show(self) -> list[dict[str, Any]]:
         """Each era's template and pool, as JSON."""
@@ -142,3 +156,4 @@ class Kept:
             await asyncio.gather(self._making, return_exceptions=True)
         await asyncio.gather(*(spoken.sessions.close() for spoken in self._eras.values() if spoken.sessions is not None), return_exceptions=True)
         await asyncio.gather(*(spoken.pool.close() for spoken in self._eras.values() if spoken.pool is not None), return_exceptions=True)
+        self._release_memory()

@@ -61,6 +61,10 @@ class Conversation:
             raise NotSpoken("the server does not answer initialize, which all sessions begin with")
         await self._send({"jsonrpc": "2.0", "method": "notifications/initialized"})
 
+    async def rehearse(self, era: Era) -> None:
+        """Have its tools listed, as clients do first: the code and memory that a call needs have been used then. Any answer will do. Silent."""
+        await self.ask({"method": "tools/list", **({"params": {"_meta": META}} if era is Era.STATELESS else {})})
+
     async def alive(self, era: Era) -> None:
         """Have any answer of it. Silent."""
         await self.ask({"method": "server/discover", "params": {"_meta": META}} if era is Era.STATELESS else {"method": "ping"})

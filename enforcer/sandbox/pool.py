@@ -104,17 +104,24 @@ class Pool:
     async def _frozen(self, request: bytes, name: str | int, told: Callable[[], None], tool: str) -> Run:
         if self._closed:
             return Run("absent", why="the sandbox is shut down")
+        twin = self._take()
         try:
+            if twin is not None:
+                twin.wake()  # while the state is being frozen
             state = await self.freeze()
-        except (CannotFreeze, OSError) as error:
-            return Run("failed", why=str(error))
+        except BaseException as error:
+            if twin is not None:
+                self._behind(self._end(twin))
+            if isinstance(error, CannotFreeze | OSError):
+                return Run("failed", why=str(error))
+            raise
         frozen, folder = state.frozen, state.folder
         users: list[asyncio.Task[None]] = []
         try:
             told()
             first: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
             users += self._learn(frozen, folder, request, name, tool, first)
-            run = await self._in_twin(frozen, request, name, users)
+            run = await self._in_twin(frozen, request, name, users, twin)
             first.set_result(run.answer)
             if users and self._learned.tries(tool) == 1:
                 await asyncio.wait(users[:1], timeout=WAIT_SECONDS)
@@ -156,9 +163,8 @@ class Pool:
         """Volatile places of a tool's answers."""
         return self._learned.of(tool)
 
-    async def _in_twin(self, frozen: Frozen, request: bytes, name: str | int, users: list[asyncio.Task[None]]) -> Run:
-        """users: gets what ends the twin."""
-        twin = self._take()
+    async def _in_twin(self, frozen: Frozen, request: bytes, name: str | int, users: list[asyncio.Task[None]], twin: Twin | None) -> Run:
+        """twin: None to have one restored. users: gets what ends it."""
         pooled = twin is not None
         try:
             async with self._room:
@@ -192,7 +198,7 @@ class Pool:
             await asyncio.sleep(later_s)
             if first.cancelled() or self._closed:
                 return
-            run = await self._in_twin(frozen, request, name, users)
+            run = await self._in_twin(frozen, request, name, users, self._take())
             if run.answer is not None and (answer := await first) is not None:
                 await asyncio.to_thread(self._learned.take, tool, answer, run.answer)
         except asyncio.CancelledError:
@@ -233,6 +239,12 @@ class Pool:
             if twin is None:
                 await asyncio.sleep(RETRY_SECONDS)
                 return
+            try:
+                await twin.rehearse(RESTORE_SECONDS)
+            except (TimeoutError, Silent) as error:
+                self._why, self._failures = str(error) or "it did not answer in time", self._failures + 1
+                self._behind(self._end(twin))
+                continue
             twin.pause()
             self._ready.append(twin)
 

@@ -1,4 +1,4 @@
-"""A server's template: the checkpoint of its process after its first exchange, from which its twins are restored.
+"""A server's template: the checkpoint of its process after its first exchange and a listing of its tools, from which its twins are restored.
 
     STATE_DIR/sandbox/NAME/DIGEST/    0700, of root
         manifest.json                 what it was made of, the image's digests, what it took
@@ -27,7 +27,7 @@ from enforcer.sandbox.mcp import NotSpoken, Silent
 from enforcer.sandbox.runsc import RunscError
 from enforcer.sandbox.twin import Maker, Twin
 
-FORMAT = 2
+FORMAT = 3
 START_SECONDS = 120.0
 CHECKPOINT_SECONDS = 120.0
 Progress = Callable[[str], None]
@@ -175,11 +175,16 @@ async def _build(maker: Maker, image: Path, snapshots: Snapshots, progress: Prog
 
 async def _hello(twin: Twin) -> None:
     try:
-        await asyncio.wait_for(twin.conversation.hello(twin.maker.era), START_SECONDS)
+        await asyncio.wait_for(_begin_to_talk(twin), START_SECONDS)
     except TimeoutError:
         raise CannotBuild(f"the server did not answer within {START_SECONDS:g} s") from None
     except Silent as error:
         raise CannotBuild(f"{error}. It said: {twin.said or 'nothing'}") from None
+
+
+async def _begin_to_talk(twin: Twin) -> None:
+    await twin.conversation.hello(twin.maker.era)
+    await twin.conversation.rehearse(twin.maker.era)
 
 
 async def measure(maker: Maker, image: Path) -> float:

@@ -66,7 +66,7 @@ class Twin:
         self.conversation = Conversation(process.stdin, process.stdout, maker.settings.answer_bytes)
         self._frozen = frozen
         self._said = b""
-        self._followed = False
+        self._followed = self._awake = False
         self._stamps: stamps.Stamps = {}
         self._listening = asyncio.create_task(self._listen(process.stderr))
 
@@ -112,6 +112,10 @@ class Twin:
         """Wait until it answers. State that is mounted while it is still being restored may not be seen. Silent, TimeoutError."""
         await asyncio.wait_for(self.conversation.alive(self.maker.era), seconds)
 
+    async def rehearse(self, seconds: float) -> None:
+        """Have it use the memory that a call needs: after a restore each page costs a fault at its first use. Silent, TimeoutError."""
+        await asyncio.wait_for(self.conversation.rehearse(self.maker.era), seconds)
+
     async def _listen(self, stream: asyncio.StreamReader) -> None:
         while said := await stream.read(4096):
             self._said = (self._said + said)[-STDERR_BYTES:]
@@ -133,12 +137,16 @@ class Twin:
         self._group.schedule(policy)
 
     def pause(self) -> None:
+        self._awake = False
         self._group.signal(signal.SIGSTOP)
 
     def wake(self) -> None:
         """From now on somebody waits for it."""
-        self.schedule(os.SCHED_OTHER)
-        self._group.signal(signal.SIGCONT)
+        if not self._awake:
+            self._awake = True
+            self._group.weigh(group.FULL_WEIGHT)
+            self.schedule(os.SCHED_OTHER)
+            self._group.signal(signal.SIGCONT)
 
     def give(self, frozen: Frozen) -> None:
         """Mount a call's state. Whoever froze it releases it, after `end`. OSError."""
@@ -149,8 +157,7 @@ class Twin:
         try:
             since = self._log().stat().st_size
             outcome, answer, why, took_ms = await self._put(request, name, frozen)
-            await asyncio.to_thread(self._group.kill)
-            effects = await asyncio.to_thread(self._effects, frozen, since)
+            effects = await asyncio.to_thread(self._final, frozen, since)
         except OSError as error:
             return Run("failed", why=f"the state could not be given to the twin: {error.strerror}", frozen_ms=frozen.took_ms, pooled=pooled)
         network = any(not connect.inside for connect in effects.connects)
@@ -164,6 +171,7 @@ class Twin:
                 return Run("failed", why="the session's trace has grown too long")
             self.conversation.renew()
             outcome, answer, why, took_ms = await self._put(request, name, None if self._followed else frozen)
+            self._awake = False
             still = await asyncio.to_thread(self._group.stop)
             effects = await asyncio.to_thread(self._new_effects, frozen, since)
         except (OSError, Unfinished) as error:
@@ -198,6 +206,13 @@ class Twin:
     def _log(self) -> Path:
         """gVisor's trace of the guest: one `runsc.log.TIME.boot.txt` in a folder of its own."""
         return next((self.folder / "log").glob("*.boot.txt"), self.folder / "log" / "boot.txt")
+
+    def _final(self, frozen: Frozen, since: int) -> Effects:
+        """What it did until it was stopped. It is never continued: its end, which takes longer, need not be waited for."""
+        if not self._group.stop() and not self._group.kill():
+            return Effects(incomplete=("the twin could not be stopped",))
+        self._group.weigh(group.LOW_WEIGHT)
+        return self._effects(frozen, since)
 
     def _effects(self, frozen: Frozen, since: int) -> Effects:
         """Attempts from the trace, and what became of the state from the state itself, which knows better."""

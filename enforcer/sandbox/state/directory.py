@@ -33,6 +33,7 @@ class _Copy:
     target: int
     until: float
     device: int
+    most: int
     left_out: list[str] = field(default_factory=list)
     cloning: bool = True
     copied: int = 0
@@ -41,25 +42,34 @@ class _Copy:
 
     def run(self) -> None:
         folders: list[tuple[str, os.stat_result]] = [("", os.fstat(self.source))]
-        for entry in walk(self.source, Bounds(MAX_ENTRIES, self.until)):
-            if entry.status.st_dev != self.device:
-                raise NotFrozen("another file system is mounted within the state")
-            parent, name = _folder(self.target, entry.path)
-            try:
+        parent, at = os.dup(self.target), ""
+        try:
+            for entry in walk(self.source, Bounds(MAX_ENTRIES, self.until)):
+                if entry.status.st_dev != self.device:
+                    raise NotFrozen("another file system is mounted within the state")
+                folder = entry.path[: -len(entry.name) - 1]
+                if folder != at:  # depth first: mostly it stays in one folder
+                    below = descend(self.target, folder)
+                    os.close(parent)
+                    parent, at = below, folder
                 if entry.folder:
-                    os.mkdir(name, 0o700, dir_fd=parent)
                     folders.append((entry.path, entry.status))
-                elif entry.link:
-                    os.symlink(os.readlink(entry.name, dir_fd=entry.parent), name, dir_fd=parent)
-                    os.chown(name, entry.status.st_uid, entry.status.st_gid, dir_fd=parent, follow_symlinks=False)
-                elif entry.regular:
-                    self._file(entry, parent, name)
-                elif len(self.left_out) < MAX_LEFT_OUT:
-                    self.left_out.append(entry.path)
-            finally:
-                os.close(parent)
+                self._one(entry, parent)
+        finally:
+            os.close(parent)
         for path, status in reversed(folders):  # their times are touched by what is made in them
             self._folder_like(path, status)
+
+    def _one(self, entry: Entry, parent: int) -> None:
+        if entry.folder:
+            os.mkdir(entry.name, 0o700, dir_fd=parent)
+        elif entry.link:
+            os.symlink(os.readlink(entry.name, dir_fd=entry.parent), entry.name, dir_fd=parent)
+            os.chown(entry.name, entry.status.st_uid, entry.status.st_gid, dir_fd=parent, follow_symlinks=False)
+        elif entry.regular:
+            self._file(entry, parent, entry.name)
+        elif len(self.left_out) < MAX_LEFT_OUT:
+            self.left_out.append(entry.path)
 
     def _folder_like(self, path: str, status: os.stat_result) -> None:
         target = descend(self.target, path)
@@ -80,13 +90,14 @@ class _Copy:
             return
         source = open_file(entry.name, entry.parent)
         try:
-            if not stat.S_ISREG(os.fstat(source).st_mode):
+            before = os.fstat(source)
+            if not stat.S_ISREG(before.st_mode):
                 raise NotFrozen("the state changed while it was copied")
             target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
             try:
-                self._steady(source, target)
+                status = self._steady(source, target, before)
                 _attributes(source, target)
-                _like(target, os.fstat(source))
+                _like(target, status)
             finally:
                 os.close(target)
         finally:
@@ -94,21 +105,22 @@ class _Copy:
         if entry.status.st_nlink > 1:
             self.linked[inode] = entry.path
 
-    def _steady(self, source: int, target: int) -> None:
+    def _steady(self, source: int, target: int, before: os.stat_result) -> os.stat_result:
+        """What the source is, before and after it was copied."""
         for attempt in range(_TRIES):
-            before = os.fstat(source)
             if attempt:
                 os.ftruncate(target, 0)
             self._bytes(source, target, before.st_size)
             after = os.fstat(source)
             if (before.st_size, before.st_mtime_ns, before.st_ctime_ns) == (after.st_size, after.st_mtime_ns, after.st_ctime_ns):
-                return
+                return after
+            before = after
         raise NotFrozen("a file of the state does not stand still")
 
     def _bytes(self, source: int, target: int, size: int) -> None:
         self.copied += size
-        if self.copied > MAX_BYTES:
-            raise NotFrozen(f"the state is larger than {MAX_BYTES} bytes")
+        if self.copied > self.most:
+            raise NotFrozen(f"the state is larger than {self.most} bytes")
         if self.cloning and size:
             try:
                 fcntl.ioctl(target, FICLONE, source)
@@ -131,8 +143,8 @@ class _Copy:
             at += part
 
 
-def copy(path: str, target: str, until: float) -> tuple[str, ...]:
-    """Copies the directory `path` into the new directory `target`; the paths of what was left out. until: on `time.monotonic()`.
+def copy(path: str, target: str, until: float, most: int = MAX_BYTES) -> tuple[str, ...]:
+    """Copies the directory `path` into the new directory `target`; the paths of what was left out. until: on `time.monotonic()`. most: bytes.
 
     Raises NotFrozen.
     """
@@ -142,7 +154,7 @@ def copy(path: str, target: str, until: float) -> tuple[str, ...]:
             os.mkdir(target, 0o700)
             into = open_root(target)
             try:
-                work = _Copy(source, into, until, os.fstat(source).st_dev)
+                work = _Copy(source, into, until, os.fstat(source).st_dev, most)
                 work.run()
                 return tuple(work.left_out)
             finally:
@@ -160,7 +172,7 @@ def copy_file(source: int, path: str, parent: int, name: str, until: float) -> N
     folder, base = _folder(source, path)
     try:
         entry = Entry(path, base, folder, os.stat(base, dir_fd=folder, follow_symlinks=False))
-        _Copy(source, parent, until, entry.status.st_dev)._file(entry, parent, name)
+        _Copy(source, parent, until, entry.status.st_dev, MAX_BYTES)._file(entry, parent, name)
     finally:
         os.close(folder)
 

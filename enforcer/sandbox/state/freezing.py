@@ -23,6 +23,7 @@ _BESIDE = ("-wal", "-shm", "-journal")
 class _Work:
     folder: Path
     until: float
+    most: int
     mounts: list[Mount] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     processes: list[int] = field(default_factory=list)
@@ -33,9 +34,11 @@ class _Work:
         match state:
             case Directory():
                 at = posixpath.normpath(state.at or state.path)
-                self.left_out += (posixpath.join(at, path) for path in directory.copy(state.path, str(lower), self.until))
+                self.left_out += (posixpath.join(at, path) for path in directory.copy(state.path, str(lower), self.until, self.most))
                 self.mounts.append(Mount(lower, at))
             case Sqlite():
+                if os.stat(state.path).st_size > self.most:
+                    raise NotFrozen(f"the database is larger than {self.most} bytes")
                 self._sqlite(state, lower)
             case Redis():
                 self.processes.append(redis.start(state, lower, self.until))
@@ -63,10 +66,13 @@ class _Work:
         sqlite.copy(state.path, target, self.until)
 
 
-def freeze(states: tuple[State, ...], folder: Path, until: float) -> Frozen:
-    """Into the new folder `folder`. until: on `time.monotonic()`. Raises nothing: what could not be frozen is said in `why`, and then nothing is kept."""
+def freeze(states: tuple[State, ...], folder: Path, until: float, most: int = directory.MAX_BYTES) -> Frozen:
+    """Into the new folder `folder`. until: on `time.monotonic()`. most: bytes of each state.
+
+    Raises nothing: what could not be frozen is said in `why`, and then nothing is kept.
+    """
     began = time.monotonic()
-    work = _Work(folder, until)
+    work = _Work(folder, until, most)
     why = ""
     try:
         folder.mkdir(0o700)
