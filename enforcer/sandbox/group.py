@@ -19,6 +19,9 @@ FULL_WEIGHT = 100
 """Of cpu.weight (its default); cpu.shares of version 1 are 1024 at the full one."""
 
 
+_JOIN = 'left=$1; shift; while [ "$left" -gt 0 ]; do echo $$ > "$1" || exit 125; shift; left=$((left - 1)); done; exec "$@"'
+
+
 class NoGroups(Exception):
     """Twins cannot be bounded here. `str()` says why."""
 
@@ -29,10 +32,12 @@ class Group:
 
     folders: tuple[Path, ...]
 
-    def join(self) -> None:
-        """Move the calling process in. Its children follow."""
-        for folder in self.folders:
-            (folder / "cgroup.procs").write_text(str(os.getpid()))
+    def joining(self, command: list[str]) -> list[str]:
+        """A command that is a member from its first moment: a shell that moves itself in, and then becomes it, or ends.
+
+        A move takes milliseconds, for which a function between fork and exec would keep the whole caller.
+        """
+        return ["/bin/sh", "-c", _JOIN, "sh", str(len(self.folders)), *(str(folder / "cgroup.procs") for folder in self.folders), *command]
 
     def members(self) -> list[int]:
         if not self.folders:

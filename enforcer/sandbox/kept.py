@@ -133,7 +133,13 @@ class Kept:
 
     def _shown(self, era: Era, spoken: Spoken) -> dict[str, Any]:
         made = spoken.template
-        kept = made and {"digest": made.digest, "start_ms": made.start_ms, "restore_ms": made.restore_ms, "bytes": made.image_bytes}
+        kept = made and {
+            "digest": made.digest,
+            "start_ms": made.start_ms,
+            "checkpoint_ms": made.checkpoint_ms,
+            "restore_ms": made.restore_ms,
+            "bytes": made.image_bytes,
+        }
         shown = {"server": self.name, "era": era.value, "why": spoken.why, "template": kept, "pool": self._settings.pool}
         if spoken.pool is None:
             return {**shown, "waiting": 0}

@@ -255,8 +255,8 @@ class Pool:
             self._why, self._failures = str(error), self._failures + 1
             return None
         try:
-            if hurry:
-                twin.schedule(os.SCHED_OTHER)
+            if not hurry:
+                twin.schedule(os.SCHED_IDLE)
             await twin.ready(RESTORE_SECONDS)
         except (TimeoutError, Silent) as error:
             self._why, self._failures = str(error) or "it did not answer in time", self._failures + 1

@@ -12,8 +12,10 @@ import secrets
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from enforcer.privilege import libc
 from enforcer.sandbox import bundle, group, stamps, traces
@@ -26,6 +28,8 @@ from escrow.sandbox.effects import Effects
 from escrow.sandbox.run import Outcome, Run
 from escrow.sandbox.settings import SandboxSettings
 
+P = ParamSpec("P")
+T = TypeVar("T")
 MS_SHARED = 1 << 20
 """include/uapi/linux/mount.h."""
 OVERLAY = "redirect_dir=off,metacopy=off,index=off,xino=off"
@@ -74,35 +78,30 @@ class Twin:
     async def start(cls, maker: Maker, image: Path | None = None, snapshots: Snapshots | None = None) -> Twin:
         """Start the server, with state from its first moment, or restore it from a template's image, without.
 
-        It runs at idle priority until `wake`. NoGroups, CannotFreeze, OSError.
+        Nothing here keeps the loop waiting for long: other calls' states are frozen meanwhile. NoGroups, CannotFreeze, OSError.
         """
         name = f"twin-{os.getpid()}-{secrets.token_hex(6)}"
         folder = maker.folder / name
-        bundle.write(maker.settings, maker.layout, folder)
         processes = frozen = None
         try:
-            for number in range(len(maker.layout.parents)):
-                source = str(folder / "state" / str(number))
-                libc.mount(source, source, None, libc.MS_BIND)
-                libc.mount("none", source, None, MS_SHARED)
+            await _whole(_prepare, maker, folder)
             if snapshots is not None:
                 frozen = await snapshots.freeze(folder / "frozen")
                 _mount(maker.layout, folder, frozen)
             memory = (maker.settings.memory_mb << 20) + OVERHEAD_BYTES
-            processes = group.create(name, memory, OWN_THREADS + THREADS_A_PROCESS * maker.settings.processes)
+            processes = await _whole(group.create, name, memory, OWN_THREADS + THREADS_A_PROCESS * maker.settings.processes)
             how = ["run"] if image is None else ["restore", f"--image-path={image}"]
             sockets = any(state.kind in ("redis", "postgres") for state in maker.settings.state)
             process = await asyncio.create_subprocess_exec(
-                *maker.runsc.argv(*how, f"--bundle={folder}", name, log=folder / "log", sockets=sockets),
+                *processes.joining(maker.runsc.argv(*how, f"--bundle={folder}", name, log=folder / "log", sockets=sockets)),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
                 limit=maker.settings.answer_bytes,
-                preexec_fn=lambda: _enter(processes),
             )
         except BaseException:
-            await asyncio.to_thread(_clear, folder, processes, maker.runsc, name)
+            await asyncio.to_thread(_clear, folder, processes or group.find(name), maker.runsc, name)
             if frozen is not None:
                 frozen.release()
             raise
@@ -243,10 +242,23 @@ def _mount(laid: Layout, folder: Path, frozen: Frozen) -> None:
             libc.mount("overlay", target, "overlay", 0, f"lowerdir={layer.lower},upperdir={layer.upper},workdir={layer.work},{OVERLAY}")
 
 
-def _enter(processes: group.Group) -> None:
-    """In the child, before runsc: the bounds come first, then idle priority."""
-    processes.join()
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+async def _whole(work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """In a thread, and to its end where the caller is given up meanwhile: what it makes can be taken away then."""
+    working = asyncio.create_task(asyncio.to_thread(work, *arguments, **named))
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.wait({working})
+        raise
+
+
+def _prepare(maker: Maker, folder: Path) -> None:
+    """A twin's folder, and the mounts below which its state is mounted later. OSError."""
+    bundle.write(maker.settings, maker.layout, folder)
+    for number in range(len(maker.layout.parents)):
+        source = str(folder / "state" / str(number))
+        libc.mount(source, source, None, libc.MS_BIND)
+        libc.mount("none", source, None, MS_SHARED)
 
 
 def _clear(folder: Path, processes: group.Group | None, runsc: Runsc, name: str) -> bool:
