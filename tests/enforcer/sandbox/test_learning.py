@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from enforcer.sandbox import template
+from enforcer.sandbox import frames, template
 from enforcer.sandbox.learning import MAX_TOOLS, TIMES, Learned
 from enforcer.sandbox.pool import Pool
 from enforcer.sandbox.snapshots import StateSnapshots
@@ -116,3 +116,15 @@ def test_a_tool_with_too_many_volatile_places_has_none() -> None:
     many = [b'{"jsonrpc":"2.0","id":1,"result":{%s}}' % b",".join(b'"m%d":%d' % (key, value) for key in range(300)) for value in (1, 2)]
     learned.take("t", *many)
     assert learned.of("t") == ()
+
+
+@pytest.mark.parametrize("learned, reads", [(("/result/-/at",), True), (("/x",) * (frames.MAX_EACH + 1), False), (("/" + "x" * frames.MAX_TEXT,), False)])
+def test_what_was_learned_crosses_to_the_daemon_within_bounds(learned: tuple[str, ...], reads: bool) -> None:
+    whole = frames.ran(1, Run("answered", answer=answer(1), learned=learned))
+    _, _, body_bytes, answer_bytes = frames.read_answer(whole[: frames.ANSWER.size])
+    body = whole[frames.ANSWER.size : frames.ANSWER.size + body_bytes]
+    if reads:
+        assert frames.read_run(body, whole[-answer_bytes:]).learned == learned
+    else:
+        with pytest.raises(frames.Garbled):
+            frames.read_run(body, whole[-answer_bytes:])
