@@ -13,7 +13,7 @@ from rich.table import Table
 from tests.bench.figure import Figure
 from tests.real.process import ROOT
 
-BENCHES = ("relay", "held", "stages", "evidence", "detection", "definitions", "outgoing", "flows", "taps")
+BENCHES = ("relay", "held", "stages", "evidence", "detection", "definitions", "outgoing", "flows", "taps", "sandbox")
 """Modules of this package with a `run() -> list[Figure]`."""
 
 

@@ -117,8 +117,8 @@ def _until_released(port: int, path: str) -> None:
 
 
 @contextmanager
-def holdfast(name: str, arguments: list[str], port: int, server: int, directory: Path) -> Iterator[Contender]:
-    """A Holdfast that has seen what the upstream answers."""
+def holdfast(name: str, arguments: list[str], port: int, server: int, directory: Path, warm: tuple[str, ...] = ("/mcp", "/big")) -> Iterator[Contender]:
+    """A Holdfast that has seen what the upstream answers at these paths."""
     own = directory / name
     own.mkdir()
     command = [str(HOLDFAST), *arguments, "--state-dir", str(own / "state"), "--runtime-dir", str(own / "run")]
@@ -129,7 +129,7 @@ def holdfast(name: str, arguments: list[str], port: int, server: int, directory:
             if program.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"holdfast did not become ready:\n{program.tail()}")
             time.sleep(0.05)
-        for path in ("/mcp", "/big"):
+        for path in warm:
             _until_released(port, path)
         yield Contender(name, port, program.process.pid, server)
     finally:
