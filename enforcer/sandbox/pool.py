@@ -255,7 +255,9 @@ class Pool:
             self._why, self._failures = str(error), self._failures + 1
             return None
         try:
-            if not hurry:
+            if hurry:
+                twin.wake()
+            else:
                 twin.schedule(os.SCHED_IDLE)
             await twin.ready(RESTORE_SECONDS)
         except (TimeoutError, Silent) as error:
