@@ -45,8 +45,8 @@ from enforcer.relay.responder import Responder
 from enforcer.relay.sessions import Sessions
 from enforcer.relay.upstream import Upstream
 from enforcer.sandbox.client import Twins
-from enforcer.sandbox.keeper import plan_for
 from enforcer.sandbox.local import missing
+from enforcer.sandbox.plan import plan_for
 from enforcer.scanner.judge import Scanner
 from enforcer.scanner.outgoing import Outgoing
 from enforcer.scanner.pool import WorkerPool
@@ -142,7 +142,7 @@ class _Daemon:
             self.pool.add(worker)
         self.jury = None if policy.jury is None else Jury(policy.jury, self.companions.jury_lost)
         if self.keeper is not None:
-            why = missing() if given.helper is None else given.no_keeper
+            why = missing() if given.helper is None else "" if given.mode == "enforce" else "nothing runs in a twin in observe mode"
             self.twins = Twins(self.keeper.servers, why, self.companions.keeper_lost)
         self.judges = judges_of(scanner, outgoing, requests, self.pool, self.jury, self.twins)
         self.custody = Custody(policy, given.server, store, self.judges, self.log)
