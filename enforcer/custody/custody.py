@@ -8,12 +8,13 @@ from dataclasses import replace
 
 from enforcer.custody.custodian import Custodian, StoreThread
 from enforcer.custody.definitions import Definitions, begins, listed, without
-from enforcer.custody.executor import Executor, Ticket
+from enforcer.custody.executor import Executor
 from enforcer.custody.items import item_of_arrival, item_of_request
 from enforcer.custody.judging import Heard, Judges, Judging, Verdicts
 from enforcer.custody.people import Lock, People
 from enforcer.custody.records import Outcome, Recorder, Records
 from enforcer.custody.speculating import Speculating, sandboxed
+from enforcer.custody.ticket import Ticket
 from enforcer.custody.traffic import Arrival, Counters, Kept, Outgoing, Running
 from enforcer.custody.under_way import UnderWay
 from enforcer.evidence import EvidenceError
@@ -37,7 +38,15 @@ class Custody(People):
         self.settle, self.leave = self._under_way.settle, self._under_way.leave
         definitions = Definitions(server, thread, records)
         judging = Judging(judges, definitions, lambda: self.locked is not None)
-        super().__init__(policy, server, thread, definitions, judging, Executor(thread, records, self._under_way.enter, self._released, self._may_run), records)
+        super().__init__(
+            policy,
+            server,
+            thread,
+            definitions,
+            judging,
+            Executor(thread, records, self._prepare, self._under_way.enter, self._released, self._may_run),
+            records,
+        )
         self.counters = Counters()
         self._speculating = Speculating(lambda: self._judging.judges.twins)
 
@@ -130,6 +139,13 @@ class Custody(People):
                 self._under_way.settle(running, left)
         return await self.ask(call, request)  # a person locked the server, or the policy is another: what was judged by is over
 
+    async def _prepare(self, running: Running, raw: bytes) -> None:
+        """A held call that was approved goes on: its twin of then is gone, and its result needs one."""
+        call = running.call
+        rules = self.policy.for_call(call.server, call.name, call.method)
+        if sandboxed(call, rules):
+            running.on_over = await self._speculating.begin(call, raw, rules)
+
     async def _hold_request(
         self, call: Call, request: jsonrpc.Request, verdicts: Verdicts, decision: Decision, rules: ToolRules, report: str | None = None
     ) -> Ticket | Outgoing:
@@ -140,7 +156,7 @@ class Custody(People):
             self._asked(call, request, verdicts, decision, "refused")
             return self._unsent(call)
         self._asked(call, request, verdicts, decision, _OUTCOMES[decision.ruling], kept)
-        ticket = await self._executor.come(item.id, call.id, call, time.monotonic() + rules.claim_after_s)
+        ticket = await self._executor.come(item.id, call.id, call, time.monotonic() + rules.claim_after_s, request.raw)
         return ticket if ticket is not None else self._executor.words(item, call.id, Why.EXPIRED)
 
     def _unsent(self, call: Call) -> Outgoing:
@@ -184,10 +200,10 @@ class Custody(People):
             if item.state is State.DENIED or (item.orphaned and item.state in (State.HELD, State.APPROVED)):
                 if item.holds == "request" and item.state is not State.DENIED and not await self._meta_is_clean(request, rules):
                     continue
-                if (ticket := await self._executor.come(item.id, call.id, call, time.monotonic() + rules.claim_after_s)) is not None:
+                if (ticket := await self._executor.come(item.id, call.id, call, time.monotonic() + rules.claim_after_s, request.raw)) is not None:
                     return ticket
         while (left := await self._under_way.left_behind(call)) is not None:
-            if (ticket := await self._executor.come(left, call.id, call, time.monotonic() + rules.claim_after_s)) is not None:
+            if (ticket := await self._executor.come(left, call.id, call, time.monotonic() + rules.claim_after_s, request.raw)) is not None:
                 return ticket
         return None
 
