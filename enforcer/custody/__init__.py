@@ -1,6 +1,7 @@
 """Custody of everything that passes: judged, recorded, and released, held or refused.
 
-    custody.py      what the relay brings
+    requests.py     what clients send: on, held or refused
+    custody.py      what the server sends: released, held or refused; and the whole
     people.py       what people say of it, and may see
     executor.py     the gate's orders on held items carried out: clock, waiters, store
     ticket.py       who waits at a held item
