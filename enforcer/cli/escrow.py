@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.text import Text
 
-from enforcer.cli import render
+from enforcer.cli import item, render
 from enforcer.cli.places import Json, RuntimeDir, StateDir, control_socket
 from enforcer.control import client
 
@@ -54,7 +54,7 @@ def show(
 ) -> None:
     """Show an item: verdicts, reasons, where, and the evidence with the finding marked."""
     row = client.ask(control_socket(runtime), "escrow.show", id=id)
-    render.print_json(row) if as_json else render.item(row, full=full)
+    render.print_json(row) if as_json else item.show(row, full=full)
 
 
 @escrow.command("approve")

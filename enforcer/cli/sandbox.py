@@ -13,10 +13,11 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from enforcer.cli import render
-from enforcer.cli.places import Json, RuntimeDir, StateDir, runtime_dir, state_dir
+from enforcer.cli import render, twins
+from enforcer.cli.places import Json, RuntimeDir, StateDir, control_socket, runtime_dir, state_dir
 from enforcer.cli.run import PolicyFile, read_policy
-from enforcer.control.client import Refused
+from enforcer.control import client
+from enforcer.control.client import Refused, Unreachable
 from enforcer.sandbox import bundle, runsc, template
 from enforcer.sandbox.mcp import META, VERSION, Era, NotSpoken
 from enforcer.sandbox.pool import Pool
@@ -112,7 +113,7 @@ def check(policy: PolicyFile = None, server: ServerOption = None, as_json: Json 
 
 @sandbox.command("ls")
 def list_templates(as_json: Json = False, state: StateDir = None, runtime: RuntimeDir = None) -> None:
-    """The templates that are kept, with their times.
+    """The templates that are kept, with their times; where Holdfast runs, also each server's pool: its hit rate, and how long calls took.
 
     Example: holdfast sandbox ls
     """
@@ -123,12 +124,22 @@ def list_templates(as_json: Json = False, state: StateDir = None, runtime: Runti
         except (OSError, ValueError):
             raise Refused(f"{path} cannot be read") from None
         rows.append({"server": path.parent.parent.name, **kept})
+    try:
+        running = client.ask(control_socket(runtime), "status")["sandbox"]
+    except Unreachable:
+        running = None
     if as_json:
-        render.print_json(rows)
+        render.print_json({"templates": rows, "running": running})
         return
+    used = {each["template"]["digest"] for each in running["servers"] if each["template"]} if running else set()
     for row in rows:
-        line = f"{row['server']}  {row['digest'][:16]}  MCP {row['era']}  restored in {row['restore_ms']:.0f} ms  {row['image_bytes'] >> 20} MiB"
-        render.out.print(escape(render.safe(line)), soft_wrap=True)
+        took = f"started in {row['start_ms']:.0f} ms, restored in {row['restore_ms']:.0f} ms, {row['image_bytes'] >> 20} MiB"
+        mark = "" if running is None else "  in use" if row["digest"] in used else "  not in use"
+        render.out.print(escape(render.safe(f"{row['server']}  {row['digest'][:16]}  MCP {row['era']}  {took}{mark}")), soft_wrap=True)
+    if running is not None:
+        twins.servers(running)
+    elif not rows:
+        render.out.print("There is no template: holdfast sandbox build makes them.")
 
 
 @sandbox.command()

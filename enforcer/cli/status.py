@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from rich.markup import escape
 
-from enforcer.cli import render
+from enforcer.cli import render, twins
 from enforcer.cli.places import Json, RuntimeDir, StateDir, control_socket
 from enforcer.control import client
 
@@ -35,6 +35,8 @@ def status(as_json: Json = False, runtime: RuntimeDir = None, state: StateDir = 
             )
         for line in _witness_lines(found):
             render.out.print(line, soft_wrap=True)
+        if found["sandbox"] is not None:
+            twins.servers(found["sandbox"])
         render.out.print("window: " + escape(_window_line(found["window"])))
         if found["weak_principals"]:
             render.out.print("[dim]callers without a credential are told apart by uid or address only; principal.require in the policy can turn them away[/]")

@@ -50,7 +50,7 @@ class Supervising:
                 record = self.custody.records.find(asked.id)
                 if record is None:
                     raise KeyError(asked.id)
-                return views.verdict_view(record)
+                return views.verdict_view(record).model_copy(update={"twin_run": await self._run(record.get("item"), caller)})
             case arguments.ItemQuery():
                 return await self._list(asked, caller)
             case arguments.ItemAsked():
@@ -77,6 +77,17 @@ class Supervising:
             case "verify_audit":
                 return await self._verify()
         raise AssertionError(tool)
+
+    async def _run(self, item_id: str | None, caller: Caller) -> answers.TwinRun | None:
+        """What the call did in its twin, where this token may see the item's payload."""
+        if item_id is None or Scope.APPROVE not in caller.token.scopes:
+            return None
+        try:
+            item = await self.custody.item(item_id)
+        except KeyError:
+            return None
+        payload = None if why_own(item.principal, caller) is not None else await self.custody.payload(item_id)
+        return None if payload is None or payload.sandbox is None else views.run_view(payload.sandbox)
 
     async def _list(self, asked: arguments.ItemQuery, caller: Caller) -> answers.ItemPage:
         before = None
@@ -105,7 +116,8 @@ class Supervising:
         payload = await self.custody.payload(asked.id)
         if payload is None:
             return answers.ItemDetail(**view, payload_withheld="it is shredded")
-        return answers.ItemDetail(**view, untrusted_payload=views.payload_view(payload, asked.offset))
+        run = None if payload.sandbox is None else views.run_view(payload.sandbox)
+        return answers.ItemDetail(**view, untrusted_payload=views.payload_view(payload, asked.offset), twin_run=run)
 
     async def _decide(self, asked: arguments.Decision, caller: Caller) -> answers.ItemView | Refusal:
         item = await self.custody.item(asked.id)

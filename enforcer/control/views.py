@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
+from collections.abc import Iterator
 from typing import Any
 
 from escrow.item import Item, Payload
-from escrow.supervisor.answers import ItemView, JudgeView, ReasonView, UntrustedPayload, VerdictView
+from escrow.supervisor.answers import (
+    DifferenceView,
+    EffectView,
+    ItemView,
+    JudgeView,
+    ReasonView,
+    TwinRun,
+    UntrustedPayload,
+    VerdictView,
+)
 from escrow.supervisor.shown import PLACE, fenced, shown
 from escrow.verdict import Verdict
 
 PAYLOAD_BYTES = 16 * 1024
 """Of a payload in one answer."""
 _REASONS = 32
+_EFFECTS = 100
+_TEXT = 500
 
 
 def verdict_view(record: dict[str, Any]) -> VerdictView:
@@ -71,6 +84,44 @@ def payload_view(payload: Payload, offset: int) -> UntrustedPayload:
         offset=offset,
         next_offset=end if end < len(payload.raw) else None,
     )
+
+
+def run_view(text: str) -> TwinRun:
+    """text: `escrow.sandbox.report`, as it is kept beside the payload."""
+    run = json.loads(text)
+    return TwinRun(
+        outcome=shown(run["outcome"]),
+        why=shown(run["why"], _TEXT),
+        took_ms=run["took_ms"],
+        frozen_ms=run["frozen_ms"],
+        pooled=run["pooled"],
+        network=run["network"],
+        effects=sorted(_effects(run["effects"]), key=lambda effect: effect.allowed)[:_EFFECTS],
+        counts=run["counts"],
+        incomplete=[shown(why, _TEXT) for why in run["effects"]["incomplete"][:_REASONS]],
+        differences=[
+            DifferenceView(
+                pointer=shown(each["pointer"], PLACE),
+                text=shown(each["text"], _TEXT),
+                untrusted_twin=None if each["twin"] is None else shown(each["twin"], PLACE),
+                untrusted_real=None if each["real"] is None else shown(each["real"], PLACE),
+            )
+            for each in run["differences"][:_REASONS]
+        ],
+    )
+
+
+def _effects(found: dict[str, Any]) -> Iterator[EffectView]:
+    for each in found["writes"]:
+        yield EffectView(what=shown(each["change"]), untrusted=shown(each["path"], PLACE), allowed=each["allowed"])
+    for each in found["connects"]:
+        target = each["address"] if each["port"] is None else f"{each['address']} port {each['port']}"
+        yield EffectView(what="inside" if each["inside"] else "connect", untrusted=shown(f"{target} {each['name']}".strip(), PLACE), allowed=each["allowed"])
+    for each in found["executes"]:
+        yield EffectView(what="started", untrusted=shown(" ".join([each["path"], *each["arguments"][1:]]), PLACE), allowed=each["allowed"])
+    for each in found["reads"]:
+        if not each["allowed"]:
+            yield EffectView(what="read", untrusted=shown(each["path"], PLACE), allowed=False)
 
 
 def _judge_view(verdict: Verdict) -> JudgeView:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
 from escrow.call import Call, Transport
 from escrow.policy import ToolRules
 from escrow.sandbox import judge
+from escrow.sandbox.effects import NO_EFFECTS
 from escrow.sandbox.report import report
 from escrow.sandbox.run import Run
 from escrow.verdict import Verdict, unsure
@@ -69,21 +71,24 @@ class Speculating:
 
     async def before(self, call: Call, rules: ToolRules) -> tuple[Verdict, str]:
         """The verdict on what a call would do, and the run as a report for people."""
-        return await self._judged(call, partial(judge.before, rules=rules))
+        return await self._judged(call, rules, None, partial(judge.before, rules=rules))
 
     async def after(self, call: Call, answer: bytes, rules: ToolRules) -> tuple[Verdict, str]:
         """The verdict on a call's result beside its run's. answer: the real one."""
-        return await self._judged(call, lambda run: judge.after(run, answer, rules, frozenset(run.learned)))
+        return await self._judged(call, rules, answer, lambda run: judge.after(run, answer, rules, frozenset(run.learned)))
 
-    async def _judged(self, call: Call, judging: Callable[[Run], Verdict]) -> tuple[Verdict, str]:
+    async def _judged(self, call: Call, rules: ToolRules, answer: bytes | None, judging: Callable[[Run], Verdict]) -> tuple[Verdict, str]:
         started = time.monotonic()
         run = await self._ran(call)
         try:
             # It grows with answers and effects: not in the loop that everybody waits for.
             verdict = await asyncio.to_thread(judging, run)
+            return verdict, await asyncio.to_thread(report, run, verdict, rules, answer)
         except Exception as error:
-            verdict = unsure("sandbox", "sandbox.failed", f"The run could not be judged ({type(error).__name__}).", (time.monotonic() - started) * 1000)
-        return verdict, report(run, verdict)
+            took_ms = (time.monotonic() - started) * 1000
+            verdict = unsure("sandbox", "sandbox.failed", f"The run could not be judged ({type(error).__name__}).", took_ms)
+            told = replace(run, outcome="failed", answer=None, effects=NO_EFFECTS, why=verdict.reasons[0].text)
+            return verdict, report(told, verdict, rules)
 
     def drop(self, call: Call) -> None:
         """Its run is not wanted any more."""

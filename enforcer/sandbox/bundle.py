@@ -58,6 +58,9 @@ def layout(settings: SandboxSettings, own: tuple[Path, ...]) -> Layout:
         raise CannotBundle(f"the root {root} is no folder")
     named = {os.path.normpath(path) for path in (*settings.hidden, *(str(path) for path in own))} - {"/"}
     hidden = tuple(sorted((path for path in named if (root / path.lstrip("/")).is_dir()), key=lambda path: (len(path), path)))
+    for path in hidden:
+        if PurePosixPath(settings.command[0]).is_relative_to(path):
+            raise CannotBundle(f"the command lies in {path}, which the twin sees empty: leave it out of `hidden`, or install the server elsewhere")
     places = _places(settings)
     for one in places:
         if str(PurePosixPath(one).parent) == "/":

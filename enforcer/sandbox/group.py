@@ -19,7 +19,7 @@ FULL_WEIGHT = 100
 """Of cpu.weight (its default); cpu.shares of version 1 are 1024 at the full one."""
 
 
-_JOIN = 'left=$1; shift; while [ "$left" -gt 0 ]; do echo $$ > "$1" || exit 125; shift; left=$((left - 1)); done; exec "$@"'
+_JOIN = '[ "$PPID" = "$1" ] || exit 125; left=$2; shift 2; while [ "$left" -gt 0 ]; do echo $$ > "$1" || exit 125; shift; left=$((left - 1)); done; exec "$@"'
 
 
 class NoGroups(Exception):
@@ -33,11 +33,23 @@ class Group:
     folders: tuple[Path, ...]
 
     def joining(self, command: list[str]) -> list[str]:
-        """A command that is a member from its first moment: a shell that moves itself in, and then becomes it, or ends.
+        """A command that is a member from its first moment: a shell that moves itself in, and then becomes it, or ends. It dies with the caller.
 
         A move takes milliseconds, for which a function between fork and exec would keep the whole caller.
         """
-        return ["/bin/sh", "-c", _JOIN, "sh", str(len(self.folders)), *(str(folder / "cgroup.procs") for folder in self.folders), *command]
+        return [
+            "setpriv",
+            "--pdeathsig",
+            "KILL",
+            "/bin/sh",
+            "-c",
+            _JOIN,
+            "sh",
+            str(os.getpid()),
+            str(len(self.folders)),
+            *(str(folder / "cgroup.procs") for folder in self.folders),
+            *command,
+        ]
 
     def members(self) -> list[int]:
         if not self.folders:

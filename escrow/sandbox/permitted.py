@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import fnmatch
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Final
 
 from escrow.policy.rules import ToolRules
@@ -38,20 +38,31 @@ _TEXTS: Final = {
 }
 
 
+def forbidden(effects: Effects, rules: ToolRules) -> Effects:
+    """Of what was done, that which the policy does not allow."""
+    return Effects(
+        reads=tuple(path for path in effects.reads if rules.reads is not None and not _within(path, rules.reads)),
+        writes=tuple(write for write in effects.writes if not _may_write(write, rules)),
+        connects=tuple(connect for connect in effects.connects if not _may_connect(connect, rules)),
+        executes=tuple(execute for execute in effects.executes if not _within(execute.path, rules.executes or ())),
+    )
+
+
 def outside_policy(effects: Effects, rules: ToolRules) -> tuple[Reason, ...]:
     """What was done that the policy does not allow: each HOSTILE. Empty where all is within it.
 
     The path or address stands in `Reason.pointer`, cut to `MAX_POINTER_CHARS`: a server chose it, and views escape it.
     """
+    found = forbidden(effects, rules)
     return (
-        *_reasons("sandbox.write", (write.path for write in effects.writes if not _may_write(write, rules))),
-        *_reasons("sandbox.connect", (_target(connect) for connect in effects.connects if not _may_connect(connect, rules))),
-        *_reasons("sandbox.execute", (execute.path for execute in effects.executes if not _within(execute.path, rules.executes or ()))),
-        *_reasons("sandbox.read", (path for path in effects.reads if rules.reads is not None and not _within(path, rules.reads))),
+        *_reasons("sandbox.write", (write.path for write in found.writes)),
+        *_reasons("sandbox.connect", (_target(connect) for connect in found.connects)),
+        *_reasons("sandbox.execute", (execute.path for execute in found.executes)),
+        *_reasons("sandbox.read", found.reads),
     )
 
 
-def _reasons(rule: str, places: Iterator[str]) -> tuple[Reason, ...]:
+def _reasons(rule: str, places: Iterable[str]) -> tuple[Reason, ...]:
     found = [place[:MAX_POINTER_CHARS] for place in dict.fromkeys(places)]
     reasons = [Reason(rule, _TEXTS[rule], place) for place in found[:MAX_REASONS]]
     if len(found) > MAX_REASONS:

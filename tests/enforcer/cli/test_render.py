@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from enforcer.cli import render
+from enforcer.cli import item, render
 
 EVIL = "\x1b[2J\x1b]0;owned\x07\x9b31m\r\b\0\x7f\u202e\u2066\u200b\u200d\ufeff\u2028\u00ad\U000e0041\ufe0f\u0301"
 BLANKS = "\u115f\u1160\u3164\uffa0\u2800"
@@ -34,7 +34,7 @@ def shown(text: str) -> str:
     buffer = io.StringIO()
     console = Console(file=buffer, width=200, color_system=None, highlight=False, emoji=False, force_terminal=False)
     render.items([row(text)], console)
-    render.item(row(text), full=True, console=console)
+    item.show(row(text), full=True, console=console)
     render.verdict(row(text)["verdicts"][0], console)
     return buffer.getvalue()
 
@@ -63,7 +63,7 @@ def test_no_line_of_others_begins_where_one_of_ours_could(width: int) -> None:
     for blanks in range(width):  # one of them reaches the edge
         forged = row("x" + " " * blanks + "FORGED by root (uid 0)")
         render.items([forged], console)
-        render.item(forged, full=True, console=console)
+        item.show(forged, full=True, console=console)
         render.verdict(forged["verdicts"][0], console)
         render.said("[bold]pp-1[/] by token x: ", forged["tool"], console)
     assert "FORGED" in buffer.getvalue()
@@ -86,5 +86,5 @@ def test_a_long_payload_is_cut_to_a_screen_around_the_finding() -> None:
     long = row("x")
     long["payload"] = json.dumps({"jsonrpc": "2.0", "id": 1, "result": {"text": "y" * 50_000 + "FOUND" + "z" * 50_000}})
     long["verdicts"][0]["reasons"][1]["span"] = [50_000, 50_005]
-    render.item(long, full=False, console=console)
+    item.show(long, full=False, console=console)
     assert "FOUND" in buffer.getvalue().replace("\n", "") and len(buffer.getvalue()) < 5000

@@ -5,9 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 
-from enforcer.control.views import PAYLOAD_BYTES, item_view, payload_view, verdict_view
+from enforcer.control.views import PAYLOAD_BYTES, item_view, payload_view, run_view, verdict_view
 from escrow.call import Kind, Transport
 from escrow.item import Item, Payload, State
+from escrow.policy import Policy
+from escrow.sandbox.effects import Change, Connect, Effects, Execute, Write
+from escrow.sandbox.judge import after
+from escrow.sandbox.report import report
+from escrow.sandbox.run import Run
 from escrow.verdict import Finding, Reason, Verdict
 
 EVIL = "x\u202eignore \x1b[2J\n<<<end>>> " + "A" * 5000
@@ -50,3 +55,20 @@ def test_a_long_payload_comes_in_parts() -> None:
         offset = view.next_offset
     assert parts == raw
     assert payload_view(Payload(raw), len(raw) + 5).next_offset is None
+
+
+def test_a_run_in_a_twin_is_bounded_ascii_and_says_what_is_not_allowed_first() -> None:
+    effects = Effects(
+        writes=(*(Write(f"/tmp/{n}{EVIL}", Change.CREATED, 0o100644) for n in range(300)), Write("/etc/x", Change.DELETED)),
+        connects=(Connect(EVIL, 1, EVIL),), executes=(Execute(EVIL, (EVIL,) * 50),), incomplete=(EVIL,) * 50,
+    )  # fmt: skip
+    run = Run("answered", effects, b'{"jsonrpc":"2.0","id":1,"result":{"text":%s}}' % json.dumps(EVIL).encode(), why=EVIL)
+    real = b'{"jsonrpc":"2.0","id":1,"result":{"text":"3"}}'
+    rules = Policy().for_call("s", "t")
+    view = run_view(report(run, after(run, real, rules), rules, real))
+    assert len(view.effects) == 100 and view.counts["writes"] == 301
+    assert {effect.untrusted for effect in view.effects if not effect.allowed} >= {"/etc/x"} and not view.effects[0].allowed and view.effects[-1].allowed
+    [difference] = view.differences
+    assert difference.untrusted_real == '"3"' and (difference.untrusted_twin or "").startswith('"x\\u202eignore')
+    shown = view.model_dump_json()
+    assert shown.isascii() and "\x1b" not in shown and len(shown) < 100_000

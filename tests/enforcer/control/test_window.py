@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,10 @@ from escrow import jsonrpc
 from escrow.call import Call, Transport
 from escrow.policy import Policy
 from escrow.principal import Principal, from_address, from_authorization, from_process
+from escrow.sandbox.effects import Change, Effects, Write
+from escrow.sandbox.judge import before
+from escrow.sandbox.report import report
+from escrow.sandbox.run import Run
 from escrow.supervisor.answers import AuditReport, Proposed
 from escrow.supervisor.scopes import Scope
 from escrow.supervisor.tools import TOOLS
@@ -166,6 +171,23 @@ async def test_payloads_are_for_scope_approve(desk: Desk) -> None:
         seen = await desk.ask("get_escrow", who, id=item)
         assert seen["untrusted_payload"] is None and "scope `approve`" in seen["payload_withheld"]
         assert "bad word \\u202e" not in json.dumps(seen)
+
+
+async def test_what_a_call_did_in_its_twin_is_shown_to_who_sees_its_payload(desk: Desk) -> None:
+    mine, others = await desk.hold(from_process(7, 3)), await desk.hold()
+    rules, run = Policy().for_call("s", "read"), Run("answered", Effects(writes=(Write("/etc/x", Change.CREATED, 0o100644),)), RAW)
+    for item in (mine, others):
+        payload = await desk.custody.payload(item)
+        assert payload is not None
+        ran = report(run, before(run, rules), rules)
+        await desk.custody._store(desk.custody._store.store.replace_payload, await desk.custody.item(item), replace(payload, sandbox=ran))
+    records = {record["item"]: record["id"] for record in (await desk.ask("get_verdicts", "reader"))["verdicts"]}
+    for item, who, shown in ((others, "approver", True), (others, "reader", False), (others, "policer", False), (mine, "approver", False)):
+        for seen in (await desk.ask("get_escrow", who, id=item), await desk.ask("get_verdict", who, id=records[item])):
+            assert ("/etc/x" in json.dumps(seen)) is shown, (item, who)
+            if shown:
+                assert seen["twin_run"]["effects"] == [{"what": "created", "untrusted": "/etc/x", "allowed": False}]
+    assert "/etc/x" not in json.dumps(await desk.ask("get_escrow", "approver", id=others, payload=False))
 
 
 @pytest.mark.parametrize("whose", ["acts as", "token", "user", "control group", "address", "unseen"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
 import time
 import uuid
@@ -77,6 +78,18 @@ def connect(host: str, port: int) -> str:
     """Connect out."""
     with socket.create_connection((host, port), timeout=5):
         return "connected"
+
+
+@server.tool()
+def shell(command: str) -> str:
+    """Start a shell."""
+    return subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True).stdout
+
+
+@server.tool()
+def kernel() -> str:
+    """Another answer under gVisor than outside."""
+    return os.uname().version
 
 
 @server.tool()

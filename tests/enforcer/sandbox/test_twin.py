@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.sandbox import template
-from enforcer.sandbox.bundle import layout
+from enforcer.sandbox import bundle, template
+from enforcer.sandbox.bundle import CannotBundle, layout
 from enforcer.sandbox.pool import Pool
 from enforcer.sandbox.template import Template
 from enforcer.sandbox.twin import Twin, sweep
@@ -93,9 +93,8 @@ def test_a_pooled_twin_sees_what_was_written_after_it_was_restored_and_writes_no
 
 def test_what_lies_beside_the_state_is_seen_and_what_is_hidden_is_not(made: tuple[World, Template]) -> None:
     here, _ = made
-    beside, hidden, own = calls(
-        made, request("read", path=str(here.data.parent / "beside.txt")), request("look", path="/root"), request("look", path=str(here.folder / "state"))
-    )
+    looked = (here.folder / "covered", here.folder / "state")
+    beside, hidden, own = calls(made, request("read", path=str(here.data.parent / "beside.txt")), *(request("look", path=str(path)) for path in looked))
     assert (text(beside.answer), text(hidden.answer), text(own.answer)) == ("beside", "", "")
 
 
@@ -198,3 +197,10 @@ def test_a_server_that_speaks_http_is_reached_inside(kind: str) -> None:
         built = asyncio.run(template.build(here.maker, here.templates, here.snapshots, lambda text: None))
         (run,) = calls((here, built), request("add", a=20, b=3))
         assert (run.outcome, text(run.answer), run.network) == ("answered", "23", False)
+
+
+def test_a_command_in_a_folder_that_the_twin_sees_empty_is_refused() -> None:
+    settings = SandboxSettings.model_validate({"command": ("/home/somebody/server",), "hidden": ("/home",)})
+    with pytest.raises(CannotBundle, match="the command lies in /home"):
+        bundle.layout(settings, ())
+    assert bundle.layout(settings.model_copy(update={"hidden": ()}), ()).hidden == ()

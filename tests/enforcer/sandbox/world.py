@@ -22,6 +22,8 @@ from escrow.sandbox.settings import Directory, SandboxSettings
 
 ROOT = Path(__file__).parents[3]
 SERVER = Path(__file__).with_name("server.py")
+HIDDEN = tuple(path for path in SandboxSettings.model_fields["hidden"].default if not ROOT.is_relative_to(path))
+"""The default, but for the folder that this installation itself may lie in."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +86,15 @@ def world(*arguments: str, directory: str = "/", **settings: object) -> Iterator
         data.mkdir(parents=True)
         (data / "notes.txt").write_text("as it was")
         (folder / "shown" / "beside.txt").write_text("beside")
+        (folder / "covered").mkdir()
+        (folder / "covered" / "secret.txt").write_text("covered")
         made = SandboxSettings.model_validate(
             {
                 "command": (sys.executable, str(SERVER), *(word.replace("DATA", str(data)) for word in arguments)),
                 "environment": {"PYTHONPATH": str(ROOT)},
                 "directory": directory.replace("DATA", str(data)),
                 "state": [{"kind": "directory", "path": str(data)}],
+                "hidden": (*HIDDEN, str(folder / "covered")),
                 **settings,
             }
         )
