@@ -84,8 +84,8 @@ class Keeper:
 
 
 @asynccontextmanager
-async def keeper(made: World, **changes: Any) -> AsyncIterator[Keeper]:
-    plan = KeeperPlan({"twin": made.maker.settings.model_copy(update=changes)}, made.folder / "state" / "sandbox", (made.folder / "state",))
+async def keeper(made: World, hidden: tuple[Path, ...] = (), **changes: Any) -> AsyncIterator[Keeper]:
+    plan = KeeperPlan({"twin": made.maker.settings.model_copy(update=changes)}, made.folder / "state" / "sandbox", (made.folder / "state", *hidden))
     running = Keeper(plan)
     try:
         yield running
@@ -176,13 +176,19 @@ def test_a_server_that_no_template_can_be_made_of_is_absent_with_the_reason(made
     play(scene)
 
 
-def test_the_store_and_keys_are_covered_from_it_and_its_own_folder_is_not(made: World) -> None:
+def test_the_store_and_keys_are_covered_from_it_and_from_twins_and_its_own_folder_is_not(made: World) -> None:
     async def scene() -> None:
         (made.folder / "state" / "items.db").write_bytes(b"held")
-        async with keeper(made) as one:
+        key = made.folder / "api.key"
+        key.write_text("the key")
+        async with keeper(made, hidden=(key,)) as one:
             await one.twins.show()
             root = Path(f"/proc/{one.process.pid}/root{made.folder}/state")
             assert os.listdir(root) == ["sandbox"] and (root / "sandbox" / "twin").is_dir()
+            await one.ready()
+            for path in (key, made.folder / "state" / "items.db"):
+                run = await one.run(request("read", path=str(path)))
+                assert run.outcome == "answered" and b"the key" not in (run.answer or b"") and b"held" not in (run.answer or b"")
         assert (made.folder / "state" / "items.db").read_bytes() == b"held"
 
     play(scene)
