@@ -154,13 +154,13 @@ def _make_runtime_dir(path: Path) -> None:
 
 
 def _make_state_dir(path: Path) -> None:
-    """Make it the daemon's own. One that holds anything is taken only from the daemon's own user."""
+    """Make it the daemon's own. One that holds anything is taken only from the daemon's own user; what `holdfast sandbox build` made before stays root's."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     found, daemon = path.lstat(), identity.daemon()
     if not stat.S_ISDIR(found.st_mode):
         raise NotUsable(f"the state folder {path} is not a folder")
     if found.st_uid != daemon.uid:
-        if any(path.iterdir()):
+        if any(entry.name != "sandbox" for entry in path.iterdir()):
             needed = f"the daemon runs as {daemon.uid} (chown -R {daemon.uid}:{daemon.gid} {path})"
             raise NotUsable(f"the state folder {path} belongs to user {found.st_uid}; {needed}")
         os.chown(path, daemon.uid, daemon.gid)

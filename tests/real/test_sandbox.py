@@ -78,9 +78,15 @@ class World:
         shown: list[dict[str, Any]] = json.loads(self.gate.holdfast("verdicts", "--json"))
         return [each for each in shown if each.get("tool") == tool]
 
+    def ready(self) -> None:
+        """Wait for the template of the client's era."""
+        until(lambda: [era for era in self.status()["servers"] if era["era"] != "2026-07-28" and era["template"]])
+
     def filled(self) -> None:
-        """Wait for a twin that waits for a call."""
-        until(lambda: any(server.get("waiting") for server in self.status()["servers"]))
+        """Wait for a twin that waits for a call, of which there is none before the first call."""
+        self.ready()
+        assert said(self.session.call("add", a=0, b=0)) == (False, "0")
+        until(lambda: any(era["waiting"] for era in self.status()["servers"]))
 
     def runs(self) -> list[Path]:
         """The folders of runs under way: each has the state of one."""
@@ -138,7 +144,7 @@ def policy(folder: Path, judging: str = "") -> str:
 @pytest.fixture(scope="module", params=WAYS)
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     with started(request.param) as made:
-        made.filled()
+        made.ready()
         yield made
 
 
@@ -232,7 +238,6 @@ def test_a_fork_bomb_and_an_endless_answer_end_with_their_twin_and_the_server_ne
 
 
 def test_a_keeper_that_is_killed_holds_the_call_and_the_next_one_has_a_twin_again(world: World) -> None:
-    world.filled()
     until(lambda: not world.runs(), 0.02)
     keeper = world.keeper()
     world.session.send(do="call", name="sleep", arguments={"seconds": 1.5})
@@ -241,7 +246,7 @@ def test_a_keeper_that_is_killed_holds_the_call_and_the_next_one_has_a_twin_agai
     assert said(world.session.receive())[0]
     assert reasons(new(world, "sleep")) == ("UNSURE", {("sandbox.absent", "")})
     until(lambda: world.status()["present"])
-    world.filled()
+    world.ready()
     assert _groups(keeper) == 0, "the next keeper ends what the first one left"
     assert said(world.session.call("add", a=5, b=6)) == (False, "11")
     assert world.verdicts("add")[-1]["recorded"] == "agreed"

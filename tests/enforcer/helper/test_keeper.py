@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from enforcer.privilege.identity import daemon as daemon_identity
 from tests.enforcer.helper.conftest import Start
 from tests.enforcer.helper.world import Instance, Net, Server, status, until
 
@@ -79,13 +80,24 @@ def test_the_helper_killed_takes_the_keeper_with_it(guarded: Net, server: Server
     until(lambda: not Path(f"/proc/{pid}").exists())
 
 
+def test_templates_that_were_built_before_the_first_start_are_taken(guarded: Net, server: Server, start: Start, policy: str, tmp_path: Path) -> None:
+    """`holdfast sandbox build` makes the state folder as root."""
+    folder = tmp_path / "one" / "state"
+    (folder / "sandbox").mkdir(parents=True)
+    instance = start(policy=policy)
+    pid = until(lambda: keeper(instance))
+    assert (folder.stat().st_uid, (folder / "sandbox").stat().st_uid) == (daemon_identity().uid, 0)
+    assert os.listdir(f"/proc/{pid}/root{folder}") == ["sandbox"]
+
+
 def test_a_folder_of_templates_that_is_not_roots_own_is_not_taken(guarded: Net, server: Server, start: Start, policy: str, tmp_path: Path) -> None:
     """The daemon's user owns the state folder and could put one of its own there."""
     folder = tmp_path / "one" / "state"
     folder.mkdir(parents=True)
     (folder / "sandbox").mkdir()
-    os.chown(folder, 61931, 61931)
-    os.chown(folder / "sandbox", 61931, 61931)
+    owner = daemon_identity()
+    os.chown(folder, owner.uid, owner.gid)
+    os.chown(folder / "sandbox", owner.uid, owner.gid)
     instance = start(policy=policy)
     until(lambda: "keeper 1 ended" in instance.facts())
     assert "is not a folder that root alone can write" in instance.errors()
