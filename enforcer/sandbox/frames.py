@@ -68,8 +68,8 @@ class Asked:
     server: str = ""
     id: int | str = 0
     session: str = ""
-    tool: str = ""
     stateless: bool = False
+    tool: str = ""
 
 
 _run = TypeAdapter(Run)

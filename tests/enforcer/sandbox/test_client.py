@@ -99,7 +99,7 @@ async def test_the_keeper_is_asked_with_the_calls_own_bytes_and_its_run_comes_ba
     keeper = world.keeper()
     freezing = asyncio.ensure_future(world.twins.freeze(call(), RAW, RULES))
     number, phase, asked, raw = await keeper.asked()
-    assert (phase, asked, raw) == (Phase.FREEZE, Asked("s", 1), RAW)
+    assert (phase, asked, raw) == (Phase.FREEZE, Asked("s", 1, tool="read"), RAW)
     assert not freezing.done(), "the real call waits for the state"
     await keeper.say(frames.frozen(number))
     speculation = await bounded(freezing)

@@ -139,7 +139,7 @@ def test_the_keeper_follows_a_session_that_it_is_asked_for(here: World) -> None:
         kept.start()
         try:
             assert await kept.ready(60)
-            return [await kept.run(Asked("twin", 7, "me s1", "calls"), raw, lambda: None) for raw in (ADD, CALLS)]
+            return [await kept.run(Asked("twin", 7, "me s1", tool="calls"), raw, lambda: None) for raw in (ADD, CALLS)]
         finally:
             await kept.close()
 
