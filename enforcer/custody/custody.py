@@ -13,6 +13,7 @@ from enforcer.custody.items import item_of_arrival, item_of_request
 from enforcer.custody.judging import Heard, Judges, Judging, Verdicts
 from enforcer.custody.people import Lock, People
 from enforcer.custody.records import Outcome, Recorder, Records
+from enforcer.custody.reverting import Reverting
 from enforcer.custody.speculating import Speculating, sandboxed
 from enforcer.custody.traffic import Arrival, Counters, Kept, Outgoing, Running
 from enforcer.custody.under_way import UnderWay
@@ -33,13 +34,15 @@ class Custody(People):
 
     def __init__(self, policy: Policy, server: str, store: Custodian, judges: Judges, log: Recorder) -> None:
         thread, records = StoreThread(store), Records(log)
-        self._under_way = UnderWay()
+        self._reverting = Reverting(lambda: judges.clones, lambda: [running.call for running in self._under_way], self._writes)
+        self._under_way = UnderWay(self._reverting.began)
         self.settle, self.leave = self._under_way.settle, self._under_way.leave
         definitions = Definitions(server, thread, records)
         judging = Judging(judges, definitions, lambda: self.locked is not None)
-        super().__init__(policy, server, thread, definitions, judging, Executor(thread, records, self._under_way.enter, self._released, self._may_run), records)
+        executor = Executor(thread, records, self._under_way.enter, self._released, self._may_run)
+        super().__init__(policy, server, thread, definitions, judging, executor, records, self._reverting)
         self.counters = Counters()
-        self._speculating = Speculating(lambda: self._judging.judges.twins)
+        self._speculating = Speculating(lambda: self._judging.judges.twins, self._reverting.over)
 
     async def open(self) -> None:
         """Take over what an earlier daemon left: its clients are gone, so every undecided item is an orphan."""
@@ -123,12 +126,22 @@ class Custody(People):
                     given = await self._hold_request(call, request, heard.verdicts, decision, rules, found[1])
                     left = given.item_id or None
                     return given
+                if rules.revert and (why := await self._reverting.take(call)):
+                    return await self._without_way_back(call, request, heard.verdicts, why, rules, None if found is None else found[1])
+            if self.policy is policy and self.locked is None:
                 goes = self._sent(call, request, heard, decision)
                 return running if goes else self._unsent(call)
         finally:
             if not goes:
                 self._under_way.settle(running, left)
         return await self.ask(call, request)  # a person locked the server, or the policy is another: what was judged by is over
+
+    async def _without_way_back(
+        self, call: Call, request: jsonrpc.Request, verdicts: Verdicts, why: str, rules: ToolRules, report: str | None
+    ) -> Ticket | Outgoing:
+        """The policy wants a clone of the state from before this call, and there is none: it does not run."""
+        verdict = unsure("sandbox", "sandbox.clone", f"No clone of the state could be kept, so that the call could not be put back: {why}.")
+        return await self._hold_request(call, request, (*verdicts, verdict), Decision(Ruling.HOLD, "unsure"), rules, report)
 
     async def _hold_request(
         self, call: Call, request: jsonrpc.Request, verdicts: Verdicts, decision: Decision, rules: ToolRules, report: str | None = None
@@ -158,6 +171,10 @@ class Custody(People):
         self.counters.turned_away += 1
         self._asked(call, request, (), Decision(Ruling.REFUSE, "not judged"), "refused")
         return Outgoing(answers.result_for(call.kind, why, "", call.id), (), why)
+
+    def _writes(self, call: Call) -> bool:
+        """Whether the policy takes it for a call that may change state."""
+        return call.method == "tools/call" and self.policy.for_call(call.server, call.name, call.method).tool_class != "read-only"
 
     def _may_run(self, call: Call) -> bool:
         """Of a call that was held and approved: a lock, or a policy that denies the tool, may have come since."""
@@ -259,6 +276,8 @@ class Custody(People):
         given, policy = arrival, self.policy
         arrival = await asyncio.to_thread(self._allowed, given) if len(given.message.raw) > _LARGE_LIST else self._allowed(given)
         rules = policy.for_call(arrival.server, arrival.tool, arrival.method)
+        if given.call is not None:
+            self._reverting.answered(given.call)
         heard = await self._judging.whole(arrival, rules)
         call, report = arrival.call, None
         if call is not None and sandboxed(call, rules):
@@ -287,7 +306,8 @@ class Custody(People):
         """Into escrow; clean, it only waits for its client to come back."""
         self.counters.judged += 1
         payload = Payload(arrival.message.raw, arrival.headers, sandbox=report)
-        item = item_of_arrival(arrival, payload, verdicts, decision.ruling, rules, self.policy.version)
+        clone, no_clone = (None, "") if arrival.call is None else await self._reverting.settled(arrival.call)
+        item = replace(item_of_arrival(arrival, payload, verdicts, decision.ruling, rules, self.policy.version), clone=clone, no_clone=no_clone)
         kept = None if self._full() else await self._keep(item, payload)
         if kept is None:
             # Nothing is let through that could not be recorded: the client is told "denied", nothing is kept.
@@ -326,6 +346,8 @@ class Custody(People):
     def _released(self, item: Item, raw: bytes) -> None:
         """Something held goes to a client."""
         self.counters.released += 1
+        if item.clone is not None:
+            self._reverting.forget(item.server, item.clone)
         self._executor.spawn(self._learn(item, raw))
 
     async def _learn(self, item: Item, raw: bytes) -> None:

@@ -18,14 +18,14 @@ import signal
 import socket
 import stat
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from enforcer.exactly import receive
 from enforcer.privilege import jail, libc
-from enforcer.sandbox import bundle, frames, group, runsc, template
+from enforcer.sandbox import bundle, frames, group, runsc, template, way_back
 from enforcer.sandbox.bundle import CannotBundle
 from enforcer.sandbox.frames import Asked, Garbled, Phase
 from enforcer.sandbox.mcp import STATELESS_ERA
@@ -34,6 +34,7 @@ from enforcer.sandbox.runsc import RunscError
 from enforcer.sandbox.snapshots import StateSnapshots
 from enforcer.sandbox.template import CannotBuild, NoTemplate
 from enforcer.sandbox.twin import Maker
+from enforcer.sandbox.way_back import NoOrder, Order, Told, read_order
 from escrow.policy import Policy
 from escrow.sandbox.run import Run
 from escrow.sandbox.settings import SandboxSettings
@@ -113,11 +114,13 @@ class _Keeper:
         self._kept = {name: Kept(settings) for name, settings in plan.servers.items()}
         self._runs: dict[int, asyncio.Task[None]] = {}
         self._making: list[asyncio.Task[None]] = []
+        self._minor: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: None)  # the other end's closing is the order to end
         for name in self._kept:
             self._clear(name)
+            way_back.sweep(self._plan.folder / name)
             self._making.append(asyncio.create_task(self._make(name)))
         try:
             while True:
@@ -129,12 +132,27 @@ class _Keeper:
                     case Phase.DISCARD:
                         if (task := self._runs.get(number)) is not None:
                             task.cancel()
+                    case Phase.WAY_BACK:
+                        self._spawn(self._way_back(number, frames.read_asked(head).server, read_order(raw)))
                     case Phase.SHOW:
                         await self._say(frames.shown(number, {"servers": [self._show(name) for name in self._kept]}))
-        except (OSError, Garbled):
+        except (OSError, Garbled, NoOrder):
             pass
         finally:
             await self._end()
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._minor.add(task)
+        task.add_done_callback(self._minor.discard)
+
+    async def _way_back(self, number: int, server: str, order: Order) -> None:
+        kept = self._kept.get(server)
+        if kept is None:
+            found = Told(why="the policy has no twin of this server")
+        else:
+            found = await asyncio.to_thread(way_back.carry_out, self._plan.folder / server, kept.settings, order)
+        await self._say(frames.told(number, way_back.told_bytes(found)))
 
     def _begin(self, number: int, asked: Asked, raw: bytes) -> None:
         if number in self._runs or len(self._runs) >= 2 * frames.IN_FLIGHT:
@@ -229,7 +247,7 @@ class _Keeper:
     async def _end(self) -> None:
         for task in (*self._making, *self._runs.values()):
             task.cancel()
-        await asyncio.gather(*self._making, *self._runs.values(), return_exceptions=True)
+        await asyncio.gather(*self._making, *self._runs.values(), *self._minor, return_exceptions=True)
         await asyncio.gather(*(kept.pool.close() for kept in self._kept.values() if kept.pool is not None), return_exceptions=True)
 
 

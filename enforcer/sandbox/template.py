@@ -63,7 +63,7 @@ def digest(maker: Maker) -> str:
     identity = [_identity(path) for path in files]
     made_of = {
         "format": FORMAT,
-        "settings": maker.settings.model_dump(mode="json", exclude={"pool", "run_ms", "snapshot_ms", "answer_bytes"}),
+        "settings": maker.settings.model_dump(mode="json", exclude={"pool", "run_ms", "snapshot_ms", "answer_bytes", "revert"}),
         "layout": asdict(maker.layout),
         "runsc": [maker.runsc.program, maker.runsc.version],
         "files": identity,

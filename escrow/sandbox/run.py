@@ -35,5 +35,3 @@ class Run:
     took_ms: float = 0.0
     frozen_ms: float = 0.0
     pooled: bool = False
-    revert: str | None = None
-    """Token of the clone that was taken before the real call, where the policy keeps one."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
+import sqlite3
 import sys
 import time
 
@@ -39,6 +41,22 @@ def write(path: str, text: str) -> str:
     with open(path, "w") as file:
         file.write(text)
     return "written"
+
+
+@server.tool()
+def ruin(folder: str, base: str = "", seconds: float = 0, mark: str = "") -> str:
+    """Change, delete and create files, empty a table, and answer what nobody else can."""
+    for name in sorted(os.listdir(folder)):
+        if name == "notes.txt":
+            write(os.path.join(folder, name), "ruined")
+        elif not name.startswith("base.db"):
+            os.unlink(os.path.join(folder, name))
+    write(os.path.join(folder, "new.txt"), "new")
+    if base:
+        with sqlite3.connect(base, isolation_level=None) as database:
+            database.execute("delete from t")
+    time.sleep(seconds)
+    return secrets.token_urlsafe(40)
 
 
 @server.tool()
