@@ -1,5 +1,7 @@
 """Small messages seen before, judged once: what was said of the same bytes, but for numbers, is said again.
 
+They are known by their shape where they were read by one (`escrow.shape`), else by their bytes.
+
 Most of what passes repeats: the same call, the same answer. Only what a judge could say at once is kept, and only as long as nothing it rests on changes.
 """
 
@@ -11,22 +13,24 @@ from typing import Final
 
 from enforcer.custody import Said
 from escrow import jsonrpc
+from escrow.shape import MOST_BYTES, Shape
+
+Key = Shape | bytes
 
 MOST: Final = 4096
-MOST_BYTES: Final = 4096
-"""Longest message kept; with `MOST` of them, 16 MiB."""
+"""With the longest messages that have a key, 16 MiB."""
 
 
 class Known:
-    """What was said of messages, by their bytes without numbers."""
+    """What was said of messages, by their shapes or their bytes without numbers."""
 
     def __init__(self) -> None:
-        self._said: OrderedDict[bytes, Said] = OrderedDict()
+        self._said: OrderedDict[Key, Said] = OrderedDict()
 
-    def get(self, key: bytes | None) -> Said | None:
+    def get(self, key: Key | None) -> Said | None:
         return None if key is None else self._said.get(key)
 
-    def put(self, key: bytes | None, said: Said) -> Said:
+    def put(self, key: Key | None, said: Said) -> Said:
         if key is not None:
             self._said[key] = said
             if len(self._said) > MOST:
@@ -44,12 +48,14 @@ _WITHOUT_ESCAPES: Final = re.compile(rb'[^"\d-]++(?:"[^"]*+"[^"\d-]*+)*+|(?:"[^"
 """The same cuts where no string holds a backslash, in half the time."""
 
 
-def key_of(message: jsonrpc.Message) -> bytes | None:
-    """The message's bytes with its numbers cut out and the cuts marked (a float leaves its point); None where its id is text, or it is large.
+def key_of(message: jsonrpc.Message) -> Key | None:
+    """The message's shape, or its bytes with its numbers cut out and the cuts marked (a float leaves its point); None where its id is text, or it is large.
 
     NUL cannot stand in JSON, so equal keys are equal bytes but for numbers outside strings: the id, a page, a limit. No judge reads those
     (`escrow.leaves` gives texts only), so the messages are the same to all of them.
     """
+    if message.shape is not None:
+        return message.shape
     raw = message.raw
     if len(raw) > MOST_BYTES or not (isinstance(message, jsonrpc.Notification) or type(message.id) is int):
         return None

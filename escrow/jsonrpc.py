@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from json.decoder import scanstring  # type: ignore[attr-defined]  # documented nowhere, stable since 2.6; the C scanner
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+if TYPE_CHECKING:
+    from escrow.shape import Shape
 
 MAX_DEPTH = 128
 """Deepest nesting of arrays and objects accepted, in levels."""
@@ -27,34 +30,78 @@ class NotJson(Unreadable):
     """The bytes are not JSON by anybody's reading, so that they cannot carry a JSON-RPC message to a peer either."""
 
 
-class Request(NamedTuple):
-    """{"jsonrpc", "id", "method", "params"?}: wants an answer."""
+class Request:
+    """{"jsonrpc", "id", "method", "params"?}: wants an answer.
 
-    id: int | str
-    method: str
-    params: dict[str, Any]
-    raw: bytes
+    shape, numbers: where it was read by those alone (`escrow.shape`); its params are then read when they are asked for.
+    """
+
+    __slots__ = ("_params", "id", "method", "numbers", "raw", "shape")
+
+    def __init__(
+        self, id: int | str, method: str, params: dict[str, Any] | None, raw: bytes, shape: Shape | None = None, numbers: Sequence[bytes] = ()
+    ) -> None:
+        self.id: Final = id
+        self.method: Final = method
+        self._params = params
+        self.raw: Final = raw
+        self.shape: Final = shape
+        self.numbers: Final = numbers
+
+    @property
+    def params(self) -> dict[str, Any]:
+        if self._params is None:
+            self._params = _params_in(self.raw)
+        return self._params
 
 
-class Notification(NamedTuple):
-    """{"jsonrpc", "method", "params"?}: wants none."""
+class Notification:
+    """{"jsonrpc", "method", "params"?}: wants none. shape: see `Request`."""
 
-    method: str
-    params: dict[str, Any]
-    raw: bytes
+    __slots__ = ("_params", "method", "raw", "shape")
+
+    def __init__(self, method: str, params: dict[str, Any] | None, raw: bytes, shape: Shape | None = None) -> None:
+        self.method: Final = method
+        self._params = params
+        self.raw: Final = raw
+        self.shape: Final = shape
+
+    @property
+    def params(self) -> dict[str, Any]:
+        if self._params is None:
+            self._params = _params_in(self.raw)
+        return self._params
 
 
-class Response(NamedTuple):
-    """{"jsonrpc", "id", "result" | "error"}. `id` is None where the server could not read ours (error only).
+class Response:
+    """{"jsonrpc", "id", "result" | "error"}. `id` is None where the server could not read ours (error only). shape: see `Request`.
 
     value: the result, or the error object.
     is_error: whether `value` is the error object.
     """
 
-    id: int | str | None
-    value: Any
-    is_error: bool
-    raw: bytes
+    __slots__ = ("_value", "id", "is_error", "raw", "shape")
+
+    def __init__(self, id: int | str | None, value: Any, is_error: bool, raw: bytes, shape: Shape | None = None) -> None:
+        self.id: Final = id
+        self._value = _UNREAD if shape is not None else value
+        self.is_error: Final = is_error
+        self.raw: Final = raw
+        self.shape: Final = shape
+
+    @property
+    def value(self) -> Any:
+        if self._value is _UNREAD:
+            self._value = parse(self.raw)["error" if self.is_error else "result"]
+        return self._value
+
+
+_UNREAD: Final = object()
+
+
+def _params_in(raw: bytes) -> dict[str, Any]:
+    params: dict[str, Any] = parse(raw).get("params", {})
+    return params
 
 
 Message = Request | Notification | Response

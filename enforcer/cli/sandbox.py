@@ -19,6 +19,7 @@ from enforcer.cli.run import PolicyFile, read_policy
 from enforcer.control import client
 from enforcer.control.client import Refused, Unreachable
 from enforcer.sandbox import bundle, runsc, template
+from enforcer.sandbox.mcp import META, VERSION, Era, NotSpoken
 from enforcer.sandbox.pool import Pool
 from enforcer.sandbox.snapshots import StateSnapshots
 from enforcer.sandbox.template import CannotBuild, NoTemplate
@@ -49,49 +50,65 @@ def _maker(settings: SandboxSettings, state: Path, runtime: Path) -> Maker:
 
 @sandbox.command()
 def build(policy: PolicyFile = None, server: ServerOption = None, as_json: Json = False, state: StateDir = None, runtime: RuntimeDir = None) -> None:
-    """Start each server in gVisor, checkpoint it after its first exchange, and measure. Exit code 1 where one cannot be.
+    """Start each server in gVisor, once for each era of MCP, checkpoint it after its first exchange, and measure.
+
+    Exit code 1 where one cannot be, or speaks no era.
 
     Example: holdfast sandbox build --policy policy.toml --server documents
     """
-    rows = []
+    rows: list[dict[str, object]] = []
     for name, settings in _servers(policy, server):
 
         def progress(text: str, name: str = name) -> None:
             render.err.print(f"{escape(render.safe(name))}: {text}")
 
-        try:
-            maker = _maker(settings, state_dir(state), runtime_dir(runtime))
-            folder = state_dir(state) / "sandbox" / name
-            made = asyncio.run(template.build(maker, folder, StateSnapshots(settings), progress))
-        except (runsc.RunscError, bundle.CannotBundle, CannotBuild) as error:
-            raise Refused(f"{name}: {error}") from None
-        rows.append({"server": name, **asdict(made)})
-        if not as_json:
-            took = f"started in {made.start_ms:.0f} ms, checkpointed in {made.checkpoint_ms:.0f} ms, restored in {made.restore_ms:.0f} ms"
-            render.out.print(f"{escape(render.safe(name))}: {made.digest[:16]}, {took}, {made.image_bytes >> 20} MiB")
+        spoken = 0
+        for era in Era:
+            try:
+                maker = _maker(settings, state_dir(state), runtime_dir(runtime)).of(era)
+                folder = state_dir(state) / "sandbox" / name
+                made = asyncio.run(template.build(maker, folder, StateSnapshots(settings), progress))
+            except NotSpoken as error:
+                progress(str(error))
+                rows.append({"server": name, "era": era.value, "spoken": False})
+                continue
+            except (runsc.RunscError, bundle.CannotBundle, CannotBuild) as error:
+                raise Refused(f"{name}: {error}") from None
+            spoken += 1
+            rows.append({"server": name, "spoken": True, **asdict(made)})
+            if not as_json:
+                took = f"started in {made.start_ms:.0f} ms, checkpointed in {made.checkpoint_ms:.0f} ms, restored in {made.restore_ms:.0f} ms"
+                render.out.print(f"{escape(render.safe(name))}: MCP {made.era}, {made.digest[:16]}, {took}, {made.image_bytes >> 20} MiB", soft_wrap=True)
+        if not spoken:
+            raise Refused(f"{name}: the server speaks neither era of MCP")
     if as_json:
         render.print_json(rows)
 
 
 @sandbox.command()
 def check(policy: PolicyFile = None, server: ServerOption = None, as_json: Json = False, state: StateDir = None, runtime: RuntimeDir = None) -> None:
-    """Whether each server has a template that may be used. Exit code 1 where one has none.
+    """Whether each server has a template that may be used, for each era of MCP that it speaks. Exit code 1 where one has none.
 
     Example: holdfast sandbox check --policy policy.toml
     """
     rows = []
     for name, settings in _servers(policy, server):
-        why = ""
-        try:
-            template.load(_maker(settings, state_dir(state), runtime_dir(runtime)), state_dir(state) / "sandbox" / name)
-        except (runsc.RunscError, bundle.CannotBundle, NoTemplate) as error:
-            why = str(error)
-        rows.append({"server": name, "ok": not why, "why": why})
-        if not as_json:
-            render.out.print(f"{escape(render.safe(name))}: {escape(render.safe(why)) or 'its template is there and whole'}", soft_wrap=True)
+        for era in Era:
+            why, spoken = "", True
+            try:
+                template.load(_maker(settings, state_dir(state), runtime_dir(runtime)).of(era), state_dir(state) / "sandbox" / name)
+            except NotSpoken as error:
+                why, spoken = str(error), False
+            except (runsc.RunscError, bundle.CannotBundle, NoTemplate) as error:
+                why = str(error)
+            rows.append({"server": name, "era": era.value, "ok": not why, "spoken": spoken, "why": why})
+            if not as_json:
+                said = escape(render.safe(why)) or "its template is there and whole"
+                render.out.print(f"{escape(render.safe(name))}, MCP {era.value}: {said}", soft_wrap=True)
     if as_json:
         render.print_json(rows)
-    raise typer.Exit(0 if all(row["ok"] for row in rows) else 1)
+    whole = {row["server"] for row in rows if row["ok"]}
+    raise typer.Exit(0 if all(row["server"] in whole and (row["ok"] or not row["spoken"]) for row in rows) else 1)
 
 
 @sandbox.command("ls")
@@ -136,16 +153,23 @@ def run(
 ) -> None:
     """Put one call to a twin, and show what it answered and did. Exit code 1 where it did not answer.
 
+    A request whose `_meta` names the version 2026-07-28 goes to a twin of that era; any other to one of a session.
+
     Example: holdfast sandbox run call.json --policy policy.toml --server documents
     """
     name, settings = next(_servers(policy, server))
-    request, identifier = _request(call)
-    try:
-        maker = _maker(settings, state_dir(state), runtime_dir(runtime))
-        folder = state_dir(state) / "sandbox" / name
-        found = asyncio.run(_once(Pool(maker, template.load(maker, folder), folder, StateSnapshots(settings)), request, identifier))
-    except (runsc.RunscError, bundle.CannotBundle, NoTemplate) as error:
-        found = Run("absent", why=str(error))
+    folder = state_dir(state) / "sandbox" / name
+    found = Run("absent", why="the server speaks neither era of MCP")
+    for request, identifier, era in _requests(call):
+        try:
+            maker = _maker(settings, state_dir(state), runtime_dir(runtime)).of(era)
+            found = asyncio.run(_once(Pool(maker, template.load(maker, folder), folder, StateSnapshots(settings)), request, identifier))
+            break
+        except NotSpoken as error:
+            found = Run("absent", why=str(error))
+        except (runsc.RunscError, bundle.CannotBundle, NoTemplate) as error:
+            found = Run("absent", why=str(error))
+            break
     answer = None if found.answer is None else found.answer.decode(errors="replace")
     shown = {**asdict(found), "answer": answer}
     if as_json:
@@ -162,7 +186,8 @@ async def _once(pool: Pool, request: bytes, name: str | int) -> Run:
         await pool.close()
 
 
-def _request(file: Path) -> tuple[bytes, str | int]:
+def _requests(file: Path) -> Iterator[tuple[bytes, str | int, Era]]:
+    """The request, its id and its era. A bare name with arguments is written in each era, for the first that the server speaks."""
     try:
         said = json.loads(file.read_bytes())
     except OSError as error:
@@ -170,10 +195,15 @@ def _request(file: Path) -> tuple[bytes, str | int]:
     except ValueError:
         raise Refused(f"{file}: not JSON") from None
     if isinstance(said, dict) and isinstance(said.get("name"), str):
-        said = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": said["name"], "arguments": said.get("arguments") or {}}}
+        for era in Era:
+            params = {"name": said["name"], "arguments": said.get("arguments") or {}, **({"_meta": META} if era is Era.STATELESS else {})}
+            yield json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).encode(), 1, era
+        return
     if not isinstance(said, dict) or said.get("method") != "tools/call" or type(said.get("id")) not in (str, int):
         raise Refused(f'{file}: neither {{"name": …, "arguments": …}} nor a tools/call request with an id')
-    return json.dumps(said).encode(), said["id"]
+    asked = said.get("params")
+    meta = asked.get("_meta") if isinstance(asked, dict) else None
+    yield json.dumps(said).encode(), said["id"], Era.STATELESS if isinstance(meta, dict) and VERSION in meta else Era.SESSION
 
 
 def _show(found: Run, answer: str | None) -> None:

@@ -77,9 +77,9 @@ def _command(each: dict[str, Any]) -> str:
 
 
 def servers(shown: dict[str, Any], console: Console = out) -> None:
-    """The keeper's view of each server's twins, of `status` and `sandbox ls`. shown: `sandbox` of the daemon's status."""
+    """The keeper's view of each server's twins, one line for each era of MCP, of `status` and `sandbox ls`. shown: `sandbox` of the daemon's status."""
     for each in shown["servers"]:
-        name, template = escape(safe(each["server"])), each["template"]
+        name, template = f"{escape(safe(each['server']))}, MCP {escape(safe(each['era']))}", each["template"]
         if template is None or each["why"]:
             said(f"twins of {name}: [yellow]none[/], ", each["why"] or "no template", console)
             continue

@@ -75,7 +75,7 @@ class Speculating:
 
     async def after(self, call: Call, answer: bytes, rules: ToolRules) -> tuple[Verdict, str]:
         """The verdict on a call's result beside its run's. answer: the real one."""
-        return await self._judged(call, rules, answer, partial(judge.after, real_answer=answer, rules=rules))
+        return await self._judged(call, rules, answer, lambda run: judge.after(run, answer, rules, frozenset(run.learned)))
 
     async def _judged(self, call: Call, rules: ToolRules, answer: bytes | None, judging: Callable[[Run], Verdict]) -> tuple[Verdict, str]:
         started = time.monotonic()

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from time import time_ns
 from typing import NewType
 
 from enforcer.evidence import files, keys, recovery
@@ -62,7 +63,7 @@ class EvidenceLog:
         self._unsigned: str | None = None
         self._unpublished: str | None = None
         self._failed: str | None = None  # for good: what was recorded may not be on the disk
-        self._second, self._prefix = -1, ""
+        self._second_ns, self._prefix = 0, ""
         self._thread = threading.Thread(target=self._run, name="evidence", daemon=True)
 
     @classmethod
@@ -160,9 +161,10 @@ class EvidenceLog:
 
     def _now(self) -> str:
         """RFC 3339, microseconds, UTC. The clock may jump: an entry's place is its number, not its time."""
-        second, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
-        if second != self._second:
-            self._second, self._prefix = second, time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+        nanoseconds = time_ns() - self._second_ns
+        if not 0 <= nanoseconds < 1_000_000_000:
+            second, nanoseconds = divmod(time_ns(), 1_000_000_000)
+            self._second_ns, self._prefix = second * 1_000_000_000, time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
         return f"{self._prefix}{nanoseconds // 1000:06d}Z"
 
     def _write(self, line: bytes) -> None:

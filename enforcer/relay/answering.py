@@ -11,7 +11,6 @@ from enforcer.relay.delivery import confirm
 from enforcer.relay.exchange import IN_LOOP, JSON, Exchange
 from enforcer.relay.head import relayed, told
 from escrow import jsonrpc
-from escrow.call import Call
 from escrow.http.head import BadMessage, Head, Headers
 
 _OURS = b'{"error":"The guarded server answered with an error that is not MCP; Holdfast does not pass its text on."}'
@@ -39,22 +38,27 @@ def whole(exchange: Exchange, head: Head, body: bytes) -> None:
         exchange.write(relayed(head, 0, exchange.head.keep_alive), b"")
         exchange.end(exchange.head.keep_alive)
     elif len(body) <= IN_LOOP:
-        _read(exchange, head, body, _message(body, exchange.call))
+        _read(exchange, head, body, _message(body, exchange))
     else:
-        exchange.later(asyncio.to_thread(_message, body, exchange.call), partial(_read, exchange, head, body))
+        exchange.later(asyncio.to_thread(_message, body, exchange), partial(_read, exchange, head, body))
 
 
-def _message(body: bytes, call: Call | None) -> jsonrpc.Message | None:
+def _message(body: bytes, exchange: Exchange) -> jsonrpc.Message | None:
     """The message in a body, None where there is none. Raises BadMessage."""
-    try:
-        value = jsonrpc.parse(body)
-        if not jsonrpc.is_message(value):
+    shapes = exchange.context.shapes
+    message = shapes.get(body)
+    if message is None:
+        try:
+            value = jsonrpc.parse(body)
+            if not jsonrpc.is_message(value):
+                return None
+            message = jsonrpc.classify(value, body)
+        except jsonrpc.NotJson:
             return None
-        message = jsonrpc.classify(value, body)
-    except jsonrpc.NotJson:
-        return None
-    except jsonrpc.Unreadable as error:
-        raise BadMessage(str(error)) from None
+        except jsonrpc.Unreadable as error:
+            raise BadMessage(str(error)) from None
+        shapes.learn(message)
+    call = exchange.call
     if call is not None and not (isinstance(message, jsonrpc.Response) and message.id in (call.id, None)):
         raise BadMessage("it does not answer the request")  # the client would wait for ever, or take it for another's answer
     return message

@@ -20,7 +20,6 @@ from enforcer.relay.sessions import Session
 from escrow import answers, jsonrpc
 from escrow.call import Call, Transport, call_of
 from escrow.http.head import BadMessage, Head
-from escrow.policy import Policy
 from escrow.principal import Principal
 
 _MODERN = b"2026-07-28"
@@ -52,7 +51,7 @@ def begin(exchange: Exchange) -> None:
     if not body:
         _forward(exchange)
         return
-    given = (head, body, exchange.place, context.server, context.policy)
+    given = (head, body, exchange.place, context)
     if len(body) <= IN_LOOP:
         _asked(exchange, read(*given))
     else:
@@ -77,14 +76,17 @@ def place(context: Context, head: Head, own: Principal, peer: Callable[[], Princ
     return Place(session.principal, transport, session)
 
 
-def read(head: Head, body: bytes, at: Place, server: str, policy: Policy) -> tuple[jsonrpc.Message | None, Call | None]:
+def read(head: Head, body: bytes, at: Place, context: Context) -> tuple[jsonrpc.Message | None, Call | None]:
     """A request's message, None where it is none and passes as something else, and the call it makes, if it is one. Raises BadMessage."""
-    try:
-        message = jsonrpc.read(body)
-    except jsonrpc.Unreadable as error:
-        if isinstance(error, jsonrpc.NotJson) and policy.passes(head.method, head.target):
-            return None, None
-        raise BadMessage(f"the request is refused: {error}") from None
+    message = context.shapes.get(body)
+    if message is None:
+        try:
+            message = jsonrpc.read(body)
+        except jsonrpc.Unreadable as error:
+            if isinstance(error, jsonrpc.NotJson) and context.policy.passes(head.method, head.target):
+                return None, None
+            raise BadMessage(f"the request is refused: {error}") from None
+        context.shapes.learn(message)
     method, name = head.get(b"mcp-method"), head.get(b"mcp-name")
     if method is not None and method.decode("latin-1") != getattr(message, "method", None):
         raise BadMessage("the Mcp-Method header and the body disagree")
@@ -92,7 +94,7 @@ def read(head: Head, body: bytes, at: Place, server: str, policy: Policy) -> tup
         raise BadMessage("the method's name passes the bound")
     if not isinstance(message, jsonrpc.Request):
         return message, None
-    call = call_of(message, server=server, principal=at.principal, session=at.session.name if at.session else None, transport=at.transport)
+    call = call_of(message, server=context.server, principal=at.principal, session=at.session.name if at.session else None, transport=at.transport)
     if len(call.name) > _LONGEST_NAME:
         raise BadMessage("the name of what it asks for passes the bound")
     if name is not None and message.method in _NAMED and _decoded(name) != call.name:

@@ -15,11 +15,12 @@ from enforcer.relay.sessions import Sessions
 from enforcer.relay.upstream import Upstream
 from escrow.http.wire import Heads
 from escrow.policy import Policy
+from escrow.shape import Shapes
 
 
 @dataclass(slots=True)
 class Context:
-    """See the module. heads: those of clients' requests. note: the witness's; None where there is none."""
+    """See the module. heads: those of clients' requests. shapes: of messages, whoever's. note: the witness's; None where there is none."""
 
     policy: Policy
     server: str
@@ -29,6 +30,7 @@ class Context:
     identity: Identity
     responder: Responder
     heads: Heads = field(default_factory=Heads)
+    shapes: Shapes = field(default_factory=Shapes)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     stopping: bool = False
     """What is held stays held: nobody is said to have left."""

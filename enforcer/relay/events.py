@@ -163,9 +163,9 @@ class EventRelay(AtServer):
         elif not event.data:
             self.stream.event(Event("message", b"", event.id, event.retry_ms))
         elif len(event.data) <= IN_LOOP:
-            self._read(event, _message(event.data))
+            self._read(event, self._message(event.data))
         else:
-            self._slowly(asyncio.to_thread(_message, event.data), partial(self._read, event))
+            self._slowly(asyncio.to_thread(self._message, event.data), partial(self._read, event))
         self.exchange.resumable |= bool(event.id)
 
     def _slowly(self, work: Coroutine[Any, Any, _T], then: Callable[[_T], None]) -> None:
@@ -262,6 +262,18 @@ class EventRelay(AtServer):
         self._confirming -= 1
         self._next()
 
+    def _message(self, data: bytes) -> jsonrpc.Message | None:
+        """An event's message, None where it is none."""
+        shapes = self.exchange.context.shapes
+        message = shapes.get(data)
+        if message is None:
+            try:
+                message = jsonrpc.read(data)
+            except jsonrpc.Unreadable:
+                return None
+            shapes.learn(message)
+        return message
+
     def _forget(self, ticket: Ticket) -> None:
         call, session = self._held.pop(ticket), self.exchange.place.session
         if session is not None and call is not None and session.waiting.get(call.id) is ticket:
@@ -273,11 +285,3 @@ class EventRelay(AtServer):
         if exchange.call is not None:
             text = "Holdfast: the guarded server's answer is refused: it cannot be read in one way only."
             self.stream.event(Event("message", answers.error(exchange.call.id, answers.UNREADABLE, text)))
-
-
-def _message(data: bytes) -> jsonrpc.Message | None:
-    """An event's message, None where it is none."""
-    try:
-        return jsonrpc.read(data)
-    except jsonrpc.Unreadable:
-        return None

@@ -90,7 +90,7 @@ class Twins:
             return _ended(Run("absent", why=self.missing or "the keeper of the twins is not there"))
         self.asked += 1
         session = f"{call.principal} {call.session or ''}"[:1024] if rules.session == "replay" else ""
-        asked = Asked(call.server, call.id, session, call.transport is Transport.STATELESS)
+        asked = Asked(call.server, call.id, session, call.name[:1024], call.transport is Transport.STATELESS)
         speculation = self._keeper.ask(asked, raw, (settings.snapshot_ms + settings.run_ms) / 1000 + GRACE_S)
         speculation.run.add_done_callback(self._count)
         try:

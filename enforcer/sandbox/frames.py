@@ -64,12 +64,14 @@ class Kind(IntEnum):
 class Asked:
     """The head of a question. server: whose twin. id: the request's. session: which earlier calls it follows; "" where each call stands alone.
 
+    tool: what is called, for what is learned of it.
     stateless: whether it is of the stateless era (MCP 2026-07-28), in which requests name the version and results have other members.
     """
 
     server: str = ""
     id: int | str = 0
     session: str = ""
+    tool: str = ""
     stateless: bool = False
 
 
@@ -153,6 +155,8 @@ def read_run(body: bytes, answer: bytes) -> Run:
     except ValidationError:
         raise Garbled("no run") from None
     if bounded(run.effects) != run.effects or len(run.why) > MAX_TEXT:
+        raise Garbled("it passes a bound")
+    if len(run.learned) > MAX_EACH or any(len(place) > MAX_TEXT for place in run.learned):
         raise Garbled("it passes a bound")
     if (run.answer is None) is not (run.outcome != "answered") or (answer and run.answer is None):
         raise Garbled("an answer without one, or none with one")

@@ -38,6 +38,12 @@ class Frozen(Protocol):
     def written(self) -> Effects:
         """What differs from what was frozen, when the run is over: its writes, and why these may not be all."""
 
+    def another(self, folder: Path) -> Frozen | None:
+        """The same state for a second run, with layers of its own in a new folder; None where it cannot be given twice (a database server's).
+
+        It is of no use once the first was released, and releasing it does nothing.
+        """
+
     def release(self) -> None:
         """Throw the copies away. Called once, when nothing uses them."""
 

@@ -46,6 +46,17 @@ class Group:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 
+    def stop(self, seconds: float = 1.0) -> bool:
+        """Stop all members, and wait until they stand (proc_pid_stat(5), state). False where some do not after `seconds`."""
+        until = time.monotonic() + seconds
+        self.signal(signal.SIGSTOP)
+        while any(state not in "TtZX" for pid in self.members() for state in _states(pid)):
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.0005)
+            self.signal(signal.SIGSTOP)  # those that were born meanwhile
+        return True
+
     def schedule(self, policy: int) -> None:
         """Give every thread of the members a scheduling policy (sched(7)): SCHED_IDLE while nobody waits, SCHED_OTHER for a call."""
         for pid in self.members():
@@ -73,6 +84,16 @@ class Group:
                         break
                     time.sleep(0.001)
         return gone
+
+
+def _states(pid: int) -> list[str]:
+    """Of each of its threads."""
+    found = []
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                found.append(Path(f"/proc/{pid}/task/{task}/stat").read_text().rpartition(")")[2].split()[0])
+    return found
 
 
 def create(name: str, memory_bytes: int, threads: int) -> Group:

@@ -56,17 +56,21 @@ def answer(response: http.client.HTTPResponse, message: dict[str, object]) -> st
     """Pass the answer on, one message a line. Returns the protocol version that it agrees on, "" where it has none."""
     streamed = response.getheader("Content-Type", "").startswith("text/event-stream")
     bodies = events(response) if streamed else iter([response.read()])
-    agreed = ""
     for body in bodies:
         if not body.strip():
             continue
+        said = json.loads(body)
+        if response.status >= 400 and "error" in said and "id" in message:  # of this request, whether it could be read or not
+            said["id"] = message["id"]
+            body = json.dumps(said).encode()
         sys.stdout.buffer.write(body.replace(b"\r", b" ").replace(b"\n", b" ") + b"\n")
         sys.stdout.buffer.flush()
-        said = json.loads(body)
-        if "id" in said and said.get("id") == message.get("id"):
+        if "id" in message and said.get("id") == message["id"]:
             result = said.get("result") or {}
             return str(result.get("protocolVersion") or "") if message.get("method") == "initialize" else ""
-    return agreed
+    if "id" in message:
+        raise SystemExit(f"the server answered HTTP {response.status} and no JSON-RPC")
+    return ""
 
 
 def events(stream: Iterable[bytes]) -> Iterator[bytes]:

@@ -7,15 +7,34 @@ from __future__ import annotations
 
 import asyncio
 import json
+from enum import StrEnum
 
-SESSION_ERA = "2025-11-25"
-STATELESS_ERA = "2026-07-28"
 OWN = {"name": "holdfast-sandbox", "version": "1"}
 METHOD_NOT_FOUND = -32601
 
 
+class Era(StrEnum):
+    """By the MCP version that speaks for it. A server over stdio keeps to the era of its first message, and refuses calls of the other."""
+
+    SESSION = "2025-11-25"
+    STATELESS = "2026-07-28"
+
+
+VERSION = "io.modelcontextprotocol/protocolVersion"
+META = {
+    VERSION: Era.STATELESS.value,
+    "io.modelcontextprotocol/clientInfo": OWN,
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+"""What each request of the stateless era carries as `params._meta`."""
+
+
 class Silent(Exception):
     """The twin's process ended, or said what is no MCP, or too much. `str()` says which, in our words."""
+
+
+class NotSpoken(Exception):
+    """The server answered, and not in this era."""
 
 
 class Conversation:
@@ -24,23 +43,27 @@ class Conversation:
     def __init__(self, writer: asyncio.StreamWriter, reader: asyncio.StreamReader, answer_bytes: int) -> None:
         self._writer = writer
         self._reader = reader
-        self._left = answer_bytes
+        self._most = self._left = answer_bytes
 
-    async def hello(self) -> str:
-        """Open the conversation in the era that the server speaks. Returns that era."""
-        said = await self.ask({"method": "initialize", "params": {"protocolVersion": SESSION_ERA, "capabilities": {}, "clientInfo": OWN}})
-        if "result" in said:
-            await self._send({"jsonrpc": "2.0", "method": "notifications/initialized"})
-            return SESSION_ERA
-        meta = {
-            "io.modelcontextprotocol/protocolVersion": STATELESS_ERA,
-            "io.modelcontextprotocol/clientInfo": OWN,
-            "io.modelcontextprotocol/clientCapabilities": {},
-        }
-        said = await self.ask({"method": "server/discover", "params": {"_meta": meta}})
+    def renew(self) -> None:
+        """From now on it may write as much as at first."""
+        self._left = self._most
+
+    async def hello(self, era: Era) -> None:
+        """Open the conversation in one era. NotSpoken where the server does not, Silent."""
+        if era is Era.STATELESS:
+            said = await self.ask({"method": "server/discover", "params": {"_meta": META}})
+            if era.value not in _versions(said):
+                raise NotSpoken(f"the server does not speak MCP {era.value}")
+            return
+        said = await self.ask({"method": "initialize", "params": {"protocolVersion": era.value, "capabilities": {}, "clientInfo": OWN}})
         if "result" not in said:
-            raise Silent("the server answers neither initialize nor server/discover")
-        return STATELESS_ERA
+            raise NotSpoken("the server does not answer initialize, which all sessions begin with")
+        await self._send({"jsonrpc": "2.0", "method": "notifications/initialized"})
+
+    async def alive(self, era: Era) -> None:
+        """Have any answer of it. Silent."""
+        await self.ask({"method": "server/discover", "params": {"_meta": META}} if era is Era.STATELESS else {"method": "ping"})
 
     async def ask(self, request: dict[str, object]) -> dict[str, object]:
         """Send a request of our own, and read its answer."""
@@ -98,3 +121,10 @@ def _object(line: bytes) -> dict[str, object] | None:
     except (ValueError, RecursionError):
         return None
     return message if isinstance(message, dict) else None
+
+
+def _versions(said: dict[str, object]) -> list[object]:
+    """Of an answer to server/discover (MCP 2026-07-28, `DiscoverResult.supportedVersions`)."""
+    result = said.get("result")
+    found = result.get("supportedVersions") if isinstance(result, dict) else None
+    return found if isinstance(found, list) else []

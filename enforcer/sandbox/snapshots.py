@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from enforcer.sandbox import overlay
@@ -23,6 +23,7 @@ class FrozenState:
 
     copies: Copies
     layers: tuple[Layer, ...]
+    owner: bool = True
 
     @property
     def took_ms(self) -> float:
@@ -38,8 +39,22 @@ class FrozenState:
                 doubts += found.incomplete
         return Effects(writes=tuple(writes), incomplete=tuple(doubts))
 
+    def another(self, folder: Path) -> FrozenState | None:
+        layers = tuple(_over(layer, folder, number) for number, layer in enumerate(self.layers) if layer.upper is not None)
+        return replace(self, layers=layers, owner=False) if len(layers) == len(self.layers) else None
+
     def release(self) -> None:
-        freezing.discard(self.copies)
+        if self.owner:
+            freezing.discard(self.copies)
+
+
+def _over(layer: Layer, folder: Path, number: int) -> Layer:
+    """A layer with an upper and a work folder of its own."""
+    upper, work = (folder / kind / str(number) for kind in ("upper", "work"))
+    upper.mkdir(parents=True)
+    work.mkdir(parents=True)
+    upper.chmod(layer.lower.stat().st_mode & 0o7777)
+    return replace(layer, upper=upper, work=work)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +73,6 @@ class StateSnapshots:
             raise CannotFreeze(copies.why)
         layers = []
         for number, mount in enumerate(copies.mounts):
-            if not mount.overlaid:
-                layers.append(Layer(mount.at, mount.lower))
-                continue
-            upper, work = (folder.with_name(kind) / str(number) for kind in ("upper", "work"))
-            upper.mkdir(parents=True)
-            work.mkdir(parents=True)
-            about = mount.lower.stat()
-            upper.chmod(about.st_mode & 0o7777)
-            layers.append(Layer(mount.at, mount.lower, upper, work))
+            layer = Layer(mount.at, mount.lower)
+            layers.append(_over(layer, folder.parent, number) if mount.overlaid else layer)
         return FrozenState(copies, tuple(layers))

@@ -3,8 +3,9 @@
     STATE_DIR/sandbox/NAME/DIGEST/    0700, of root
         manifest.json                 what it was made of, the image's digests, what it took
         image/                        runsc's checkpoint
+        unspoken                      instead of both: the server answers, and does not speak the era
 
-DIGEST is of all that a template depends on: change one and another is built.
+DIGEST is of all that a template depends on, the era that it speaks among it: change one and another is built.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from pathlib import Path
 from enforcer.sandbox import traps
 from enforcer.sandbox.frozen import CannotFreeze, Snapshots
 from enforcer.sandbox.group import NoGroups
-from enforcer.sandbox.mcp import Silent
+from enforcer.sandbox.mcp import NotSpoken, Silent
 from enforcer.sandbox.runsc import RunscError
 from enforcer.sandbox.twin import Maker, Twin
 
-FORMAT = 1
+FORMAT = 2
 START_SECONDS = 120.0
 CHECKPOINT_SECONDS = 120.0
 Progress = Callable[[str], None]
@@ -57,12 +58,13 @@ class Template:
 
 
 def digest(maker: Maker) -> str:
-    """SHA-256 of settings, root, the program's file, layout and runsc, as hex."""
+    """SHA-256 of era, settings, root, the program's file, layout and runsc, as hex."""
     root = Path(maker.settings.root)
     files = [root, *(root / word.lstrip("/") for word in maker.settings.command if word.startswith("/"))]
     identity = [_identity(path) for path in files]
     made_of = {
         "format": FORMAT,
+        "era": maker.era.value,
         "settings": maker.settings.model_dump(mode="json", exclude={"pool", "run_ms", "snapshot_ms", "answer_bytes", "revert"}),
         "layout": asdict(maker.layout),
         "runsc": [maker.runsc.program, maker.runsc.version],
@@ -81,9 +83,11 @@ def _identity(path: Path) -> list[object]:
 
 
 def load(maker: Maker, folder: Path) -> Template:
-    """The template for a maker below its server's folder, its image's digests checked. NoTemplate."""
+    """The template for a maker below its server's folder, its image's digests checked. NoTemplate; NotSpoken where a build found that there can be none."""
     wanted = digest(maker)
     place = folder / wanted
+    if (place / "unspoken").exists():
+        raise NotSpoken(f"the server does not speak MCP {maker.era.value}")
     try:
         kept = json.loads((place / "manifest.json").read_text())
         template = Template(**kept)
@@ -109,7 +113,7 @@ def _digests(image: Path) -> dict[str, str]:
 
 
 async def build(maker: Maker, folder: Path, snapshots: Snapshots, progress: Progress) -> Template:
-    """Make the template and put it in place, whole or not at all. CannotBuild."""
+    """Make the template and put it in place, whole or not at all. CannotBuild; NotSpoken, which is kept as well."""
     making = _begin(folder)
     try:
         template = await _build(maker, making / "image", snapshots, progress)
@@ -118,6 +122,12 @@ async def build(maker: Maker, folder: Path, snapshots: Snapshots, progress: Prog
         shutil.rmtree(place, ignore_errors=True)
         making.rename(place)
         return template
+    except NotSpoken:
+        place = folder / digest(maker)
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(mode=0o700)
+        (place / "unspoken").touch()
+        raise
     except (NoGroups, RunscError, CannotFreeze) as error:
         raise CannotBuild(str(error)) from None
     except OSError as error:
@@ -143,9 +153,9 @@ async def _build(maker: Maker, image: Path, snapshots: Snapshots, progress: Prog
     twin = await Twin.start(maker, snapshots=snapshots)
     try:
         twin.wake()
-        era = await _hello(twin)
+        await _hello(twin)
         start_ms = (time.monotonic() - begun) * 1000
-        progress(f"it speaks MCP {era}; looking for what a checkpoint would not keep")
+        progress(f"it speaks MCP {maker.era.value}; looking for what a checkpoint would not keep")
         if why := await traps.held(maker.runsc, twin.name, maker.layout.places):
             raise CannotBuild(why)
         progress("checkpointing")
@@ -160,12 +170,12 @@ async def _build(maker: Maker, image: Path, snapshots: Snapshots, progress: Prog
     restore_ms = await measure(maker, image)
     files = _digests(image)
     size = sum((image / name).stat().st_size for name in files)
-    return Template(digest(maker), era, files, start_ms, checkpoint_ms, restore_ms, size)
+    return Template(digest(maker), maker.era.value, files, start_ms, checkpoint_ms, restore_ms, size)
 
 
-async def _hello(twin: Twin) -> str:
+async def _hello(twin: Twin) -> None:
     try:
-        return await asyncio.wait_for(twin.conversation.hello(), START_SECONDS)
+        await asyncio.wait_for(twin.conversation.hello(twin.maker.era), START_SECONDS)
     except TimeoutError:
         raise CannotBuild(f"the server did not answer within {START_SECONDS:g} s") from None
     except Silent as error:

@@ -16,11 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from enforcer.privilege import libc
-from enforcer.sandbox import bundle, group, traces
+from enforcer.sandbox import bundle, group, stamps, traces
 from enforcer.sandbox.bundle import Layout
 from enforcer.sandbox.frozen import Frozen, Snapshots
-from enforcer.sandbox.mcp import Conversation, Silent
+from enforcer.sandbox.mcp import Conversation, Era, Silent
 from enforcer.sandbox.runsc import Runsc
+from enforcer.sandbox.tree import Unfinished
 from escrow.sandbox.effects import Effects
 from escrow.sandbox.run import Outcome, Run
 from escrow.sandbox.settings import SandboxSettings
@@ -35,16 +36,24 @@ OWN_THREADS = 256
 THREADS_A_PROCESS = 4
 """Host threads that runsc has anyway, and for each process of the guest (pids.max counts threads). A guest that passes them ends its twin."""
 STDERR_BYTES = 2048
+MAX_LOG_BYTES = 256 << 20
+"""Of the trace of a twin that follows a session."""
+STAMP_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Maker:
-    """What all twins of a server share. folder: where each gets its own; Holdfast's, 0700."""
+    """What all twins of a server share. folder: where each gets its own; Holdfast's, 0700. era: which the twins speak."""
 
     runsc: Runsc
     settings: SandboxSettings
     layout: Layout
     folder: Path
+    era: Era = Era.SESSION
+
+    def of(self, era: Era) -> Maker:
+        """The same in another era."""
+        return replace(self, era=era)
 
 
 class Twin:
@@ -57,6 +66,8 @@ class Twin:
         self.conversation = Conversation(process.stdin, process.stdout, maker.settings.answer_bytes)
         self._frozen = frozen
         self._said = b""
+        self._followed = False
+        self._stamps: stamps.Stamps = {}
         self._listening = asyncio.create_task(self._listen(process.stderr))
 
     @classmethod
@@ -99,7 +110,7 @@ class Twin:
 
     async def ready(self, seconds: float) -> None:
         """Wait until it answers. State that is mounted while it is still being restored may not be seen. Silent, TimeoutError."""
-        await asyncio.wait_for(self.conversation.ask({"method": "ping"}), seconds)
+        await asyncio.wait_for(self.conversation.alive(self.maker.era), seconds)
 
     async def _listen(self, stream: asyncio.StreamReader) -> None:
         while said := await stream.read(4096):
@@ -130,13 +141,11 @@ class Twin:
         self._group.signal(signal.SIGCONT)
 
     def give(self, frozen: Frozen) -> None:
-        """Mount a call's state, which is the twin's from then on. OSError."""
-        self._frozen = frozen
+        """Mount a call's state. Whoever froze it releases it, after `end`. OSError."""
         _mount(self.maker.layout, self.folder, frozen)
 
     async def run(self, request: bytes, name: str | int, frozen: Frozen, pooled: bool) -> Run:
-        """Put one call to it, on state that is its own from now on. name: the request's id. The twin is used up afterwards."""
-        self._frozen = frozen  # its own from now on, whatever comes
+        """Put one call to it, on state that it has until its end. name: the request's id. The twin is used up afterwards."""
         try:
             since = self._log().stat().st_size
             outcome, answer, why, took_ms = await self._put(request, name, frozen)
@@ -147,8 +156,35 @@ class Twin:
         network = any(not connect.inside for connect in effects.connects)
         return Run(outcome, effects, answer, network, why, took_ms, frozen.took_ms, pooled)
 
-    async def _put(self, request: bytes, name: str | int, frozen: Frozen) -> tuple[Outcome, bytes | None, str, float]:
-        self.give(frozen)
+    async def follow(self, request: bytes, name: str | int, frozen: Frozen, pooled: bool) -> Run:
+        """Put a session's next call to it, on the state that its first call gave it, and leave it standing there. Not after a run that failed."""
+        try:
+            since = self._log().stat().st_size
+            if since > MAX_LOG_BYTES:
+                return Run("failed", why="the session's trace has grown too long")
+            self.conversation.renew()
+            outcome, answer, why, took_ms = await self._put(request, name, None if self._followed else frozen)
+            still = await asyncio.to_thread(self._group.stop)
+            effects = await asyncio.to_thread(self._new_effects, frozen, since)
+        except (OSError, Unfinished) as error:
+            return Run("failed", why=f"the session's state is not known: {error}", frozen_ms=frozen.took_ms)
+        if not still:
+            effects = replace(effects, incomplete=(*effects.incomplete, "the twin could not be stopped"))
+        took = 0.0 if self._followed else frozen.took_ms
+        self._followed = True
+        return Run(outcome, effects, answer, any(not connect.inside for connect in effects.connects), why, took_ms, took, pooled)
+
+    def _new_effects(self, frozen: Frozen, since: int) -> Effects:
+        """What it did since the call before. Raises OSError, Unfinished."""
+        traced, written = traces.read(self._log(), since), frozen.written()
+        before, self._stamps = self._stamps, stamps.stamps(frozen.layers, time.monotonic() + STAMP_SECONDS)
+        new = stamps.since(before, self._stamps, written.writes)
+        writes = {write.path: write for write in (*traced.writes, *new)}
+        return replace(traced, writes=tuple(writes.values()), incomplete=(*traced.incomplete, *written.incomplete))
+
+    async def _put(self, request: bytes, name: str | int, frozen: Frozen | None) -> tuple[Outcome, bytes | None, str, float]:
+        if frozen is not None:
+            self.give(frozen)
         self.wake()
         begun = time.monotonic()
         try:

@@ -12,15 +12,40 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
+
+_sha256 = hashlib.sha256
 
 
 def commit(salt: bytes, data: bytes) -> str:
     """The commitment to these bytes, in hex."""
     if len(data) <= 4096:
-        return hashlib.sha256(salt + data).hexdigest()
-    digest = hashlib.sha256(salt)  # a large message is not copied
+        return _sha256(salt + data).hexdigest()
+    digest = _sha256(salt)  # a large message is not copied
     digest.update(data)
     return digest.hexdigest()
+
+
+@lru_cache(4)
+def _keyed(secret: bytes) -> hashlib.blake2b:
+    """The part of every entry's salts that is the same: the key, and the words before the number."""
+    return hashlib.blake2b(b"holdfast entry ", key=secret, digest_size=32)
+
+
+def entry_salts(secret: bytes, seq: int) -> tuple[bytes, bytes]:
+    """The salts of what has no item, by the entry's number. See `Salts`."""
+    state = _keyed(secret).copy()
+    state.update(b"%d" % seq)
+    pair = state.digest()
+    return pair[:16], pair[16:]
+
+
+def item_salts(item: bytes, event: str) -> tuple[bytes, bytes]:
+    """The salts of an item, by its secret. See `Salts`. Raises ValueError where that is too short to hide anything."""
+    if len(item) < 16:
+        raise ValueError("an item's salt has at least 16 bytes")
+    pair = hashlib.blake2b(b"holdfast item " + event.encode(), key=item, digest_size=32).digest()
+    return pair[:16], pair[16:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +60,4 @@ class Salts:
 
         Raises ValueError where that secret is too short to hide anything.
         """
-        if item is None:
-            pair = hashlib.blake2b(b"holdfast entry %d" % self.seq, key=self.secret, digest_size=32).digest()
-        elif len(item) < 16:
-            raise ValueError("an item's salt has at least 16 bytes")
-        else:
-            pair = hashlib.blake2b(b"holdfast item " + event.encode(), key=item, digest_size=32).digest()
-        return pair[:16], pair[16:]
+        return entry_salts(self.secret, self.seq) if item is None else item_salts(item, event)

@@ -55,6 +55,7 @@ _TIME = re.compile(
 )
 _ID = re.compile(rf"(?P<prefix>[A-Za-z]{{1,16}}[_:-])?(?:(?P<uuid>{_UUID})|(?P<hex>{_HEX}))")
 _NUMBER = re.compile(r"-?[0-9]{1,20}(?:\.[0-9]{1,20})?(?P<unit> ?(?:ns|us|µs|ms|s))?")
+_INDEX = re.compile(r"/[0-9]+(?=/|\Z)")
 _LONGEST: Final = 96
 _ORDERED_PROSE: Final = ("/result/content", "/result/messages", "/result/contents")
 
@@ -84,14 +85,19 @@ class Agreement:
 
 
 def compare(twin: bytes | None, real: bytes, globs: tuple[str, ...] = (), learned: frozenset[str] = frozenset()) -> Agreement:
-    """Two JSON-RPC responses. globs: the policy's `volatile`. learned: from `learn`."""
-    return _compare(twin, real, lambda pointer: pointer in learned or any(fnmatch.fnmatchcase(pointer, glob) for glob in globs))
+    """Two JSON-RPC responses. globs: the policy's `volatile`. learned: from `learn`, as they are or as `general` has them."""
+    return _compare(twin, real, lambda pointer: pointer in learned or general(pointer) in learned or any(fnmatch.fnmatchcase(pointer, glob) for glob in globs))
 
 
 def learn(one: bytes, another: bytes) -> frozenset[str]:
     """Places in which two twins' answers to one call differ, and that have a volatile place's shape. Empty where they also differ elsewhere."""
     found = _compare(one, another, lambda pointer: True)
     return frozenset(found.volatile) if found.agrees else frozenset()
+
+
+def general(pointer: str) -> str:
+    """A place with `-` for each index of a list, and for each member that is named by a number: what one element has, another may have too."""
+    return _INDEX.sub("/-", pointer)
 
 
 def _compare(twin: bytes | None, real: bytes, may_differ: Callable[[str], bool]) -> Agreement:

@@ -35,3 +35,5 @@ class Run:
     took_ms: float = 0.0
     frozen_ms: float = 0.0
     pooled: bool = False
+    learned: tuple[str, ...] = ()
+    """Places in which two twins answered this tool's calls differently (`agreement.general`)."""

@@ -60,10 +60,13 @@ def test_a_dropped_stream_is_resumed_with_the_last_event_id(through: bool, gate_
         with http.stream("POST", url, json=_slow(7, message), headers=headers) as response:
             last_id, _ = next(_events(response))
             _wait_runs(target, message)
-        with http.stream("GET", url, headers=headers | {"last-event-id": last_id}) as response:
-            answers = (json.loads(data) for _, data in _events(response) if data)
-            answer = next(answer for answer in answers if answer.get("id") == 7)
-    assert answer["result"]["content"][0]["text"] == "worked for 1.5 seconds"
+        answer = None
+        for _ in range(5):  # a stream that ends early is resumed again, as clients do (HTML, 9.2.3): the SDK's may end as the result comes
+            with http.stream("GET", url, headers=headers | {"last-event-id": last_id}) as response:
+                answers = (json.loads(data) for _, data in _events(response) if data)
+                if (answer := next((answer for answer in answers if answer.get("id") == 7), None)) is not None:
+                    break
+    assert answer is not None and answer["result"]["content"][0]["text"] == "worked for 1.5 seconds"
     assert target.state.runs("slow", message=message) == 1
 
 

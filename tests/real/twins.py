@@ -18,6 +18,7 @@ from tests.real.process import ROOT, Program, free_port
 
 SERVER = ROOT / "tests" / "enforcer" / "sandbox" / "server.py"
 FILLED_S = 90
+ERA = "2025-11-25"
 
 POLICY = """
 [escrow]
@@ -55,8 +56,8 @@ class Client:
     _known: dict[str, str] = field(default_factory=lambda: {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"})
 
     def begin(self) -> None:
-        self.ask("initialize", protocolVersion="2025-11-25", capabilities={}, clientInfo={"name": "test", "version": "1"})
-        self._known["MCP-Protocol-Version"] = "2025-11-25"
+        self.ask("initialize", protocolVersion=ERA, capabilities={}, clientInfo={"name": "test", "version": "1"})
+        self._known["MCP-Protocol-Version"] = ERA
         self._post({"jsonrpc": "2.0", "method": "notifications/initialized"})
 
     def call(self, tool: str, **arguments: object) -> dict[str, Any]:
@@ -98,8 +99,8 @@ class World:
         return found
 
     def filled(self) -> None:
-        """Wait until its template is built and a twin waits for a call."""
-        self.settle(lambda: bool((found := self.status()) and found[0]["waiting"]), "no twin")
+        """Wait until its template is built: the first call fills the pool."""
+        self.settle(lambda: any(each["template"] for each in self.status() if each["era"] == ERA), "no template")
 
     def settle(self, done: Callable[[], bool], else_: str) -> None:
         """Wait until something is so."""

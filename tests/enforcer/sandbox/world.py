@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from tempfile import TemporaryDirectory
 
 from enforcer.sandbox import bundle, runsc
 from enforcer.sandbox.frozen import Layer
+from enforcer.sandbox.mcp import META, Conversation, Era
 from enforcer.sandbox.twin import Maker
 from escrow.sandbox.effects import Change, Effects, Write
 from escrow.sandbox.settings import Directory, SandboxSettings
@@ -38,6 +41,9 @@ class Copied:
                 if path.is_file()
             )
         )
+
+    def another(self, folder: Path) -> None:
+        return None
 
     def release(self) -> None:
         pass
@@ -98,8 +104,25 @@ def world(*arguments: str, directory: str = "/", **settings: object) -> Iterator
         yield World(folder, data, maker, own / "sandbox" / "twin", Copies(made))
 
 
-def request(tool: str, **arguments: object) -> bytes:
-    return json.dumps({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": tool, "arguments": arguments}}).encode()
+def request(tool: str, era: Era = Era.SESSION, **arguments: object) -> bytes:
+    params = {"name": tool, "arguments": arguments, **({"_meta": META} if era is Era.STATELESS else {})}
+    return json.dumps({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params}).encode()
+
+
+async def real(here: World, *requests: bytes, era: Era = Era.SESSION) -> list[bytes]:
+    """What the real server answers: one process, over stdio, outside of any twin."""
+    settings = here.maker.settings
+    process = await asyncio.create_subprocess_exec(
+        *settings.command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env={**os.environ, **settings.environment}, limit=1 << 22
+    )
+    assert process.stdin and process.stdout
+    try:
+        conversation = Conversation(process.stdin, process.stdout, 1 << 24)
+        await conversation.hello(era)
+        return [await conversation.call(raw, 7) for raw in requests]
+    finally:
+        process.kill()
+        await process.wait()
 
 
 def text(answer: bytes | None) -> str:
