@@ -113,6 +113,11 @@ def command(settings: SandboxSettings) -> list[str]:
     return [python, *ARGUMENTS, str(settings.port), settings.path, *settings.command]
 
 
+def root(settings: SandboxSettings, folder: Path) -> str:
+    """Where a twin's root is on the host: where it may reach a socket, without any other (`closed_root`)."""
+    return str(folder / "root") if settings.sockets else settings.root
+
+
 def config(settings: SandboxSettings, laid: Layout, folder: Path) -> dict[str, object]:
     """config.json for a twin whose own folder is `folder`."""
     size = f"size={settings.file_mb}m"
@@ -121,7 +126,9 @@ def config(settings: SandboxSettings, laid: Layout, folder: Path) -> dict[str, o
     for number, parent in enumerate(laid.parents):
         mounts.append({"destination": parent, "type": "bind", "source": str(folder / "state" / str(number)), "options": ["rbind", "rw", "nosuid", "nodev"]})
     for path in laid.beside:
-        mounts.append({"destination": path, "type": "bind", "source": f"{settings.root.rstrip('/')}{path}", "options": ["bind", "ro", "nosuid", "nodev"]})
+        mounts.append(
+            {"destination": path, "type": "bind", "source": f"{root(settings, folder).rstrip('/')}{path}", "options": ["bind", "ro", "nosuid", "nodev"]}
+        )
     bounds = {"RLIMIT_NPROC": settings.processes, "RLIMIT_FSIZE": settings.file_mb << 20, "RLIMIT_CORE": 0, "RLIMIT_NOFILE": OPEN_FILES}
     environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/tmp", **settings.environment}
     return {
@@ -136,7 +143,7 @@ def config(settings: SandboxSettings, laid: Layout, folder: Path) -> dict[str, o
             "noNewPrivileges": True,
             "rlimits": [{"type": name, "hard": value, "soft": value} for name, value in bounds.items()],
         },
-        "root": {"path": settings.root, "readonly": True},
+        "root": {"path": root(settings, folder), "readonly": True},
         "hostname": "twin",
         "mounts": mounts,
         "linux": {"namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount")]},

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from enforcer.privilege import libc
-from enforcer.sandbox import bundle, group, stamps, traces
+from enforcer.sandbox import bundle, closed_root, group, stamps, traces
 from enforcer.sandbox.bundle import Layout
 from enforcer.sandbox.frozen import Frozen, Snapshots
 from enforcer.sandbox.mcp import Conversation, Era, Silent
@@ -81,6 +81,8 @@ class Twin:
         bundle.write(maker.settings, maker.layout, folder)
         processes = frozen = None
         try:
+            if maker.settings.sockets:
+                closed_root.close(maker.settings.root, folder / "root", folder / "nothing", maker.layout.hidden)
             for number in range(len(maker.layout.parents)):
                 source = str(folder / "state" / str(number))
                 libc.mount(source, source, None, libc.MS_BIND)
@@ -90,10 +92,11 @@ class Twin:
                 _mount(maker.layout, folder, frozen)
             memory = (maker.settings.memory_mb << 20) + OVERHEAD_BYTES
             processes = group.create(name, memory, OWN_THREADS + THREADS_A_PROCESS * maker.settings.processes)
+            if frozen is not None:
+                processes.adopt(frozen.processes)
             how = ["run"] if image is None else ["restore", f"--image-path={image}"]
-            sockets = any(state.kind in ("redis", "postgres") for state in maker.settings.state)
             process = await asyncio.create_subprocess_exec(
-                *maker.runsc.argv(*how, f"--bundle={folder}", name, log=folder / "log", sockets=sockets),
+                *maker.runsc.argv(*how, f"--bundle={folder}", name, log=folder / "log", sockets=maker.settings.sockets),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
@@ -141,7 +144,8 @@ class Twin:
         self._group.signal(signal.SIGCONT)
 
     def give(self, frozen: Frozen) -> None:
-        """Mount a call's state. Whoever froze it releases it, after `end`. OSError."""
+        """Mount a call's state. Whoever froze it releases it, after `end`; its database servers end with the twin. OSError."""
+        self._group.adopt(frozen.processes)
         _mount(self.maker.layout, self.folder, frozen)
 
     async def run(self, request: bytes, name: str | int, frozen: Frozen, pooled: bool) -> Run:

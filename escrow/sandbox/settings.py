@@ -37,10 +37,13 @@ class Sqlite(_Table):
 
 
 class Redis(_Table):
-    """A Redis server, copied as an RDB file into a server of the twin's own. url: redis:// or unix://. socket: where the twin finds its copy."""
+    """A Redis server, copied as an RDB file into a server of the twin's own. socket: where the twin finds its copy.
+
+    url: unix://[USER:PASSWORD@]/PATH, as whoever copies it has no network.
+    """
 
     kind: Literal["redis"]
-    url: str = Field(max_length=1024)
+    url: str = Field(max_length=1024, pattern=r"^unix://")
     socket: Path
 
 
@@ -92,6 +95,11 @@ class SandboxSettings(_Table):
         if self.revert and (other := next((state.kind for state in self.state if state.kind not in ("directory", "sqlite")), None)) is not None:
             raise ValueError(f"revert: a {other} state cannot be put back, only directories and SQLite databases")
         return self
+
+    @property
+    def sockets(self) -> bool:
+        """Whether the twin reaches a database's copy over a Unix socket."""
+        return any(isinstance(state, Redis | Postgres) for state in self.state)
 
     @property
     def changing(self) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ kind = "sqlite"
 path = "/srv/db.sqlite"
 [[servers.docs.sandbox.state]]
 kind = "redis"
-url = "redis://127.0.0.1:6379/0"
+url = "unix:///run/redis/redis.sock"
 socket = "/run/redis/redis.sock"
 [[rule]]
 tools = ["read_*"]

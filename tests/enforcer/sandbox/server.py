@@ -98,6 +98,17 @@ def connect(host: str, port: int) -> str:
 
 
 @server.tool()
+def redis(path: str, words: str) -> str:
+    """Say something to a Redis server, in its inline form, and read a line (and the one after it, where it is a text)."""
+    with socket.socket(socket.AF_UNIX) as to, to.makefile("rb") as lines:
+        to.settimeout(5)
+        to.connect(path)
+        to.sendall(words.encode() + b"\r\n")
+        said = lines.readline().decode().strip()
+        return lines.readline().decode().strip() if said.startswith("$") and said != "$-1" else said
+
+
+@server.tool()
 def big(size: int) -> str:
     """Answer with so many bytes."""
     return "x" * size

@@ -144,7 +144,7 @@ def test_other_tokens_are_refused(token: str, tmp_path: Path) -> None:
 
 def test_redis_and_late_clones_are_refused_and_leave_nothing(tmp_path: Path) -> None:
     server = Server(tmp_path)
-    redis = Redis(kind="redis", url="redis://localhost", socket="/run/r.sock")
+    redis = Redis(kind="redis", url="unix:///run/redis.sock", socket="/run/r.sock")
     assert revert.take(server.state, (*server.states, redis), soon()) == Taken(None, "a redis state cannot be put back")
     assert revert.take(server.state, server.states, time.monotonic() - 1).token is None
     assert list((server.state / "reverts").iterdir()) == []
