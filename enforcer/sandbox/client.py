@@ -154,6 +154,8 @@ class _Keeper:
         self._waiting: dict[int, Speculation] = {}
         self._shows: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._told: dict[int, asyncio.Future[Told]] = {}
+        self._unwanted: dict[int, str] = {}
+        """Questions for a clone whose asker left → the server."""
         self._writing = asyncio.Lock()
         self._sending: set[asyncio.Task[None]] = set()
         self._gone = False
@@ -192,14 +194,24 @@ class _Keeper:
         number, answered = self._number(), asyncio.get_running_loop().create_future()
         self._told[number] = answered
         self._spawn(frames.question(number, Phase.WAY_BACK, Asked(server), order_bytes(order)))
+        told: Told | None = None
         try:
             async with asyncio.timeout(patience_s):
-                told: Told = await answered
+                told = await answered
                 return told
         except TimeoutError:
             return Told(why="the keeper of the twins is silent")
         finally:
             self._told.pop(number, None)
+            if told is None and order.verb == "take":  # nobody waits for the clone any more: it goes as soon as it is there
+                self._unwanted[number] = server
+                if answered.done() and not answered.cancelled():
+                    self._forget(number, answered.result())
+
+    def _forget(self, number: int, told: Told) -> None:
+        server = self._unwanted.pop(number, None)
+        if server is not None and told.token is not None:
+            self._spawn(frames.question(self._number(), Phase.WAY_BACK, Asked(server), order_bytes(Order("forget", told.token))))
 
     def _number(self) -> int:
         number, self._next = self._next, (self._next + 1) & 0xFFFFFFFF
@@ -246,6 +258,8 @@ class _Keeper:
                         told = read_told(body)
                         if (asking := self._told.get(number)) is not None and not asking.done():
                             asking.set_result(told)
+                        else:
+                            self._forget(number, told)
         except (OSError, frames.Garbled, NoOrder):  # the end, or an answer that is none
             self.close()
 

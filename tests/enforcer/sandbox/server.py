@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import secrets
 import socket
 import sqlite3
@@ -95,6 +96,18 @@ def connect(host: str, port: int) -> str:
     """Connect out."""
     with socket.create_connection((host, port), timeout=5):
         return "connected"
+
+
+@server.tool()
+def user(uid: int) -> str:
+    """Look a user up."""
+    return pwd.getpwuid(uid).pw_name
+
+
+@server.tool()
+def host(name: str) -> str:
+    """Look a host up."""
+    return str(socket.getaddrinfo(name, 80)[0][4][0])
 
 
 @server.tool()
