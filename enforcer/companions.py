@@ -9,8 +9,8 @@ import subprocess
 from enforcer.jury.client import Jury
 from enforcer.jury.local import spawn_local as spawn_jury
 from enforcer.sandbox.client import Twins
-from enforcer.sandbox.keeper import KeeperPlan
 from enforcer.sandbox.local import spawn_local as spawn_keeper
+from enforcer.sandbox.plan import KeeperPlan
 from enforcer.scanner.local import spawn_local
 from enforcer.scanner.pool import WorkerPool
 from escrow.policy import Policy

@@ -14,10 +14,8 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version as installed
-from typing import Any
 
 import anyio
 
@@ -45,11 +43,12 @@ from enforcer.relay.responder import Responder
 from enforcer.relay.sessions import Sessions
 from enforcer.relay.upstream import Upstream
 from enforcer.sandbox.client import Twins
-from enforcer.sandbox.keeper import plan_for
 from enforcer.sandbox.local import missing
+from enforcer.sandbox.plan import plan_for
 from enforcer.scanner.judge import Scanner
 from enforcer.scanner.outgoing import Outgoing
 from enforcer.scanner.pool import WorkerPool
+from enforcer.status import status
 from enforcer.store import Store, StoreError
 from enforcer.supervision import Window
 from enforcer.watching import Watch
@@ -82,13 +81,13 @@ def _judges_of_the_relay() -> tuple[Scanner, Outgoing]:
 def run(inherited: Inherited) -> int:
     """Serve until told to stop. Returns the exit code; what keeps it from starting is said on standard error."""
     try:
-        return anyio.run(_Daemon(inherited).serve, backend="asyncio", backend_options={"use_uvloop": True})
+        return anyio.run(Daemon(inherited).serve, backend="asyncio", backend_options={"use_uvloop": True})
     except (PolicyError, StoreError, EvidenceError) as error:
         print("holdfast: " + "\n".join(ascii(line)[1:-1] for line in str(error).splitlines()), file=sys.stderr, flush=True)
         return 1
 
 
-class _Daemon:
+class Daemon:
     def __init__(self, inherited: Inherited) -> None:
         self.inherited = inherited
         self.started = time.time()
@@ -142,7 +141,7 @@ class _Daemon:
             self.pool.add(worker)
         self.jury = None if policy.jury is None else Jury(policy.jury, self.companions.jury_lost)
         if self.keeper is not None:
-            why = missing() if given.helper is None else given.no_keeper
+            why = missing() if given.helper is None else "" if given.mode == "enforce" else "nothing runs in a twin in observe mode"
             self.twins = Twins(self.keeper.servers, why, self.companions.keeper_lost)
         self.judges = judges_of(scanner, outgoing, requests, self.pool, self.jury, self.twins)
         self.custody = Custody(policy, given.server, store, self.judges, self.log)
@@ -163,8 +162,8 @@ class _Daemon:
         responder = Responder()
         upstream = self._relay(responder) if given.mode != "observe" else None
         tokens = Tokens(given.state_dir / "tokens.json")
-        people = People(self.custody, tokens, self._status, responder.arm, self._asked_to_stop, self.policies, self.canaries, self.twins)
-        self.window = Window(given, self.custody, self.policies, tokens, self._status)
+        people = People(self.custody, tokens, partial(status, self), responder.arm, self._asked_to_stop, self.policies, self.canaries, self.twins)
+        self.window = Window(given, self.custody, self.policies, tokens, partial(status, self))
         control = ControlServer(people, frozenset({0, os.getuid()}))
         if self.listener is not None:
             await self.listener.start(given.listeners)
@@ -279,34 +278,3 @@ class _Daemon:
         self.custody.policy = new
         if self.listener is not None:
             self.context.policy = new
-
-    # --- views ---
-
-    def _status(self) -> dict[str, Any]:
-        given = self.inherited
-        return {
-            "mode": given.mode,
-            "port": given.port,
-            "netns": given.netns,
-            "server": given.server,
-            "enforcing": self.enforcing,
-            "why": self.why,
-            "pid": os.getpid(),
-            "started_at": self.started,
-            "workers": self.pool.workers,
-            "jury": None if self.jury is None else self.jury.present,
-            "connections": 0 if self.listener is None else self.listener.connections,
-            "counters": asdict(self.custody.counters),
-            "lost_writes": self.custody.lost,
-            "locked": None if self.custody.locked is None else asdict(self.custody.locked),
-            "window": self.window.status(),
-            "canaries": {"watched": len(self.canaries.all()), "problem": self.canaries.problem},
-            "witness": None if (seen := self.witness or self.watch) is None else seen.status(),
-            "observed": None if self.observer is None else {"judged": self.observer.judged, "not_judged": self.observer.not_judged},
-            "evidence": {"entries": self.log.size, "problem": self.log.problem},
-            **self.policies.status(),
-            "policy_path": None if given.policy_path is None else str(given.policy_path),
-            "state_dir": str(given.shown_state_dir),
-            "weak_principals": given.policy.principal.require == "any",
-            "upstream": None if given.upstream is None else f"{given.upstream.host}:{given.upstream.port}",
-        }

@@ -57,7 +57,7 @@ class Inherited:
     tls, bearer_key: what the files named in the policy held; None where it names none.
     upstream: proxy mode only.
     policy_lines: at which lines of policy_path its keys stand; for views.
-    taps: whether a process of the taps is to come. no_keeper: why no keeper of twins is to come, where the policy names twins; "" where one is.
+    taps: whether a process of the taps is to come.
     """
 
     mode: Literal["enforce", "observe", "proxy"]
@@ -82,4 +82,3 @@ class Inherited:
     window_diag: socket.socket | None = None
     window_listeners: tuple[socket.socket, ...] = ()
     taps: bool = False
-    no_keeper: str = ""

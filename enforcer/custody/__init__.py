@@ -1,8 +1,10 @@
 """Custody of everything that passes: judged, recorded, and released, held or refused.
 
-    custody.py      what the relay brings
+    requests.py     what clients send: on, held or refused
+    custody.py      what the server sends: released, held or refused; and the whole
     people.py       what people say of it, and may see
     executor.py     the gate's orders on held items carried out: clock, waiters, store
+    ticket.py       who waits at a held item
     items.py        what a held message is written down as
     judging.py      which judges speak about a message, and what they say together
     speculating.py  runs of calls in twins, beside the calls
@@ -18,12 +20,12 @@ All of it belongs to the daemon's one event loop; the store is used in one threa
 
 from enforcer.custody.custodian import Custodian, StoreFailed
 from enforcer.custody.custody import Custody
-from enforcer.custody.executor import Ticket
 from enforcer.custody.judging import Judges, Said
 from enforcer.custody.people import Lock
 from enforcer.custody.records import record_json
 from enforcer.custody.reverting import Answer, Clones
 from enforcer.custody.speculating import Speculation, Speculator
+from enforcer.custody.ticket import Ticket
 from enforcer.custody.traffic import Arrival, Counters, Outgoing, Running
 
 __all__ = [

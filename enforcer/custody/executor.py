@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from enforcer.custody.custodian import StoreFailed, StoreThread
 from enforcer.custody.records import Records
+from enforcer.custody.ticket import Ticket
 from enforcer.custody.traffic import Outgoing, Running
 from escrow import answers, gate, jsonrpc
 from escrow.answers import Why
@@ -22,43 +23,18 @@ from escrow.call import Call, Kind
 from escrow.item import Item, State
 
 
-class Ticket:
-    """A waiter at a held item. The relay awaits `outcome`, then says what became of it."""
-
-    __slots__ = ("_executor", "answer_id", "answered", "call", "item_id", "number")
-
-    def __init__(self, executor: Executor, item_id: str, number: int, answer_id: int | str | None, call: Call | None) -> None:
-        self.item_id, self.number, self.answer_id, self.call = item_id, number, answer_id, call
-        self._executor = executor
-        self.answered: asyncio.Future[Outgoing] = asyncio.get_running_loop().create_future()
-
-    async def outcome(self) -> Outgoing:
-        return await asyncio.shield(self.answered)
-
-    async def delivered(self) -> None:
-        """The client has all of it; or, of a held request: it goes to the server now. Raises StoreFailed for the latter: then it must not."""
-        running = self.answered.result().proceed if self.answered.done() else None
-        if running is not None and not self._executor.may_run(running.call):
-            raise StoreFailed("it may not run any more")
-        await self._executor.fact(self.item_id, gate.Delivered(self.number, time.time()))
-        if running is not None:
-            self._executor.begin(running)
-
-    async def failed(self) -> None:
-        """The connection broke, before or while the answer was sent."""
-        await self._executor.fact(self.item_id, gate.WaiterLeft(self.number))
-
-
 class Executor:
     """See the module.
 
-    begin: told of the call under way that an approved request becomes. released: told of each release. may_run: whether an approved call still may.
+    prepare: what comes before an approved request goes on, given its bytes. begin: told of the call under way that it becomes. may_run: whether it still may.
+    released: told of each release.
     """
 
     def __init__(
         self,
         store: StoreThread,
         records: Records,
+        prepare: Callable[[Running, bytes], Awaitable[None]],
         begin: Callable[[Running], None],
         released: Callable[[Item, bytes], None],
         may_run: Callable[[Call], bool],
@@ -66,7 +42,7 @@ class Executor:
         self.entries: dict[str, gate.Entry] = {}
         self.lost = 0
         """Writes that failed in the background; `status` shows it."""
-        self._store, self._records, self.begin, self._released, self.may_run = store, records, begin, released, may_run
+        self._store, self._records, self._prepare, self._begin, self._released, self._may_run = store, records, prepare, begin, released, may_run
         self._locks: dict[str, asyncio.Lock] = {}
         self._tickets: dict[int, Ticket] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -107,10 +83,10 @@ class Executor:
         self.entries.setdefault(item.id, gate.Entry(item))
         self._locks.setdefault(item.id, asyncio.Lock())
 
-    async def come(self, item_id: str, answer_id: int | str | None, call: Call | None, claim_at: float) -> Ticket | None:
-        """A waiter at an item; None where the item was over before it came. claim_at: monotonic seconds."""
+    async def come(self, item_id: str, answer_id: int | str | None, call: Call | None, claim_at: float, raw: bytes = b"") -> Ticket | None:
+        """A waiter at an item; None where the item was over before it came. claim_at: monotonic seconds. raw: of a request, see `Ticket`."""
         self._next += 1
-        ticket = Ticket(self, item_id, self._next, answer_id, call)
+        ticket = Ticket(self, item_id, self._next, answer_id, call, raw)
         self._tickets[ticket.number] = ticket
         if not await self._apply(item_id, gate.WaiterCame(ticket.number)):
             del self._tickets[ticket.number]
@@ -121,6 +97,19 @@ class Executor:
             timer = loop.call_later(wait_s, lambda: self.spawn(self.fact(item_id, gate.ClaimDue(ticket.number))))
             ticket.answered.add_done_callback(lambda _: timer.cancel())
         return ticket
+
+    async def go_on(self, ticket: Ticket, running: Running) -> None:
+        """An approved request goes to the server. Raises StoreFailed: it must not."""
+        await self._prepare(running, ticket.raw)
+        try:
+            if not self._may_run(running.call):
+                raise StoreFailed("it may not run any more")
+            await self.fact(ticket.item_id, gate.Delivered(ticket.number, time.time()))
+        except BaseException:
+            if running.on_over is not None:
+                running.on_over()
+            raise
+        self._begin(running)
 
     async def fact(self, item_id: str, fact: gate.Fact) -> None:
         """Something became of a waiter. Facts about items that are over are dropped."""

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from enforcer.custody.definitions import Definitions, begins
+from enforcer.custody.records import Outcome
 from enforcer.custody.reverting import Clones
 from enforcer.custody.speculating import Speculator
 from enforcer.custody.traffic import Arrival
 from escrow import jsonrpc
+from escrow.decision import Decision, Ruling, decide
 from escrow.policy import ToolRules
 from escrow.taint import NOTHING, Sightings, Taint
 from escrow.verdict import Finding, Verdict, unsure
@@ -169,3 +171,12 @@ class Judging:
 
 
 _UNJUDGED = Heard((Verdict("outgoing", Finding.CLEAN, 0.0),))
+
+
+OUTCOMES: dict[Ruling, Outcome] = {Ruling.RELEASE: "approved", Ruling.HOLD: "held", Ruling.REFUSE: "denied"}
+"""What is recorded of what goes into escrow."""
+
+
+def ruled(verdicts: Verdicts, rules: ToolRules) -> Decision:
+    """What all judges say together."""
+    return decide(verdicts, rules.require, rules.on_hostile, rules.on_unsure, rules.trial, rules.outside)

@@ -5,12 +5,13 @@ What it does, in order (`start.py` up to the daemon, `supervisor.py` from there)
     find the namespace, take the lock for namespace and port, enter the namespace for good
     load the steering program · make the gate's listeners · fork the daemon (which imports, confines itself, and listens)
     the daemon says `Accepting` → its sockets go into the sockmap → the link is attached (or taken over) and pinned
-    → connections that are older are destroyed → capabilities are dropped → {"event": "ready"} → workers, window, jury, witness and taps are forked
+    → connections that are older are destroyed → capabilities are dropped → {"event": "ready"} → workers, window, jury, witness, taps
+    and keeper are forked
 
 Then it serves the daemon's requests (`messages.py`, a closed list), and watches. What happens when:
 
     daemon dies      the sockmap is empty, connections are refused at once; a new daemon with new listeners after 1, 2, 4 … 30 s
-    another dies     (a worker, the window, the jury, the taps, the witness) the same, for it alone; the daemon is given the new one's socket
+    another dies     (a worker, the window, the jury, the taps, the witness, the keeper) the same, for it alone; the daemon is given the new one's socket
     helper dies      all others die with it (PR_SET_PDEATHSIG); the pinned link refuses; the next start takes it over
     bad bytes        from the daemon: it is killed and replaced. From the helper: the daemon ends
     SIGTERM, SIGINT, `holdfast stop`     the daemon is asked to end, killed after 5 s; then the link goes, and every trace

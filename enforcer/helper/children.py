@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from enforcer.privilege import confine
-from enforcer.privilege.confine import Confinement, TapsConfinement
+from enforcer.privilege.confine import Confinement
 
 Prepare = Callable[[], Callable[[], int | None]]
 """What a child runs: imports and loads as root, before any foreign byte, and returns what to run once it is confined."""
@@ -74,7 +74,7 @@ def _be(name: str, prepare: Prepare, confinement: Confinement, keep: tuple[int, 
     """The child's whole life."""
     code = 1
     try:
-        confine.begin(name, parent, keep, own_namespaces=not isinstance(confinement, TapsConfinement))
+        confine.begin(name, parent, keep, confinement)
         run = prepare()
         confine.finish(confinement, parent)
         code = run() or 0

@@ -14,8 +14,8 @@ MAX_BYTES = 4096
 
 Number = Annotated[int, Field(ge=0, lt=1 << 53)]
 Text = Annotated[str, Field(max_length=512)]
-ChildKind = Literal["worker", "window", "jury", "taps", "witness"]
-"""The processes beside the daemon: a scanner worker, the supervisor's window, the jury's member, the process of the taps, the witness."""
+ChildKind = Literal["worker", "window", "jury", "taps", "witness", "keeper"]
+"""The processes beside the daemon: a scanner worker, the supervisor's window, the jury's member, the taps, the witness, the keeper of the twins."""
 
 
 class _Message(BaseModel):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from enforcer.helper.sights import TapPlan
 from enforcer.inherited import Inherited
+from enforcer.sandbox.plan import KeeperPlan
 from escrow.jury_settings import JurySettings
 from escrow.scanner_settings import ScannerSettings
 
@@ -55,6 +56,12 @@ def witness(port: int, tls: bool, channel: socket.socket) -> Run:
     return program.prepare(port, tls, channel)
 
 
+def keeper(plan: KeeperPlan, channel: socket.socket) -> Run:
+    from enforcer.sandbox import keeper as program
+
+    return program.prepare(plan, channel)
+
+
 @dataclass(frozen=True, slots=True)
 class Programs:
     """Each is called in the child while it is still root, and returns what runs confined.
@@ -68,3 +75,4 @@ class Programs:
     jury: Callable[[JurySettings, socket.socket], Run] = jury
     taps: Callable[[TapPlan, socket.socket], Run] = taps
     witness: Callable[[int, bool, socket.socket], Run] = witness
+    keeper: Callable[[KeeperPlan, socket.socket], Run] = keeper

@@ -27,7 +27,16 @@ from enforcer.kernel import sockdiag, steer
 from enforcer.kernel.errors import KernelError
 from enforcer.kernel.namespace import Namespace
 from enforcer.privilege import capabilities, identity, jail
-from enforcer.privilege.confine import DaemonConfinement, JuryConfinement, TapsConfinement, WindowConfinement, WitnessConfinement, WorkerConfinement
+from enforcer.privilege.confine import (
+    DaemonConfinement,
+    JuryConfinement,
+    KeeperConfinement,
+    TapsConfinement,
+    WindowConfinement,
+    WitnessConfinement,
+    WorkerConfinement,
+)
+from enforcer.sandbox.plan import KeeperPlan, plan_for
 from escrow.policy import Policy
 from escrow.policy.places import Path as Place
 
@@ -38,6 +47,9 @@ FIRST_DAEMON_S = 30.0
 STOP_GRACE_S = 5.0
 TAPS_GRACE_S = 2.0
 """The taps take their probes away all at once, in a moment; the kernel, one after the other, takes seconds."""
+
+KEEPER_GRACE_S = 4.0
+"""The keeper ends its twins and takes their groups and mounts away."""
 
 
 class DaemonFailed(Exception):
@@ -77,6 +89,7 @@ class Supervisor:
         self._diag = sockdiag.open_socket()
         self._opener = None if steering is None else Opener(steering, plan.port, plan.policy.bounds.connect_s)
         self._mode: Literal["enforce", "observe"] = "observe" if steering is None else "enforce"
+        self._keeper = None if steering is None else _keeper(plan)
         self._stopping = asyncio.Event()
         self._session: Session | None = None
         self._guarded = False
@@ -117,7 +130,8 @@ class Supervisor:
             raise DaemonFailed(f"the daemon did not come to accept connections{how}")
         if self._steering is not None:
             self._enforce(self._steering, gate)
-        capabilities.limit_to(capabilities.KEPT | (capabilities.TAPS if self._plan.taps is not None else {}))
+        kept = capabilities.KEPT | (capabilities.TAPS if self._plan.taps is not None else {})
+        capabilities.limit_to(kept if self._keeper is None else kept | capabilities.KEEPER)
         self._tell_ready(session)
         self._start_children(session)
         return session
@@ -204,7 +218,6 @@ class Supervisor:
             listeners=gate, control=control, state_dir=jail.STATE, shown_state_dir=plan.state_dir, control_path=control_path, helper=theirs, diag=self._diag,
             netns=plan.namespace.shown, window=plan.window.place, window_diag=plan.home_diag,
             policy_lines=plan.policy_lines, taps=plan.taps is not None,
-            no_keeper="`holdfast start` starts no keeper of twins yet: only `holdfast proxy`, as root, does",
         )  # fmt: skip
         keep = [theirs.fileno(), control.fileno(), self._diag.fileno(), plan.home_diag.fileno(), *(listener.fileno() for listener in gate)]
 
@@ -238,6 +251,9 @@ class Supervisor:
                 Kept("taps", TapsConfinement(identity.taps()), lambda channel: lambda: plan.programs.taps(taps, channel), packets=True, grace_s=TAPS_GRACE_S)
             )
 
+        if (keeper := self._keeper) is not None:
+            session.keep(Kept("keeper", KeeperConfinement(), lambda channel: lambda: plan.programs.keeper(keeper, channel), grace_s=KEEPER_GRACE_S))
+
     async def _watch(self) -> None:
         while True:
             self._check()
@@ -264,6 +280,12 @@ class Supervisor:
 
     def _report(self, session: Session) -> None:
         session.tell(NotEnforcing(why=self._problem[:512]) if self._problem else Enforcing())
+
+
+def _keeper(plan: Plan) -> KeeperPlan | None:
+    """The control socket is covered from the keeper, too."""
+    found = plan_for(plan.policy, plan.state_dir)
+    return None if found is None else replace(found, hidden=(*found.hidden, plan.runtime_dir))
 
 
 def _close(sockets: tuple[socket.socket, ...]) -> None:

@@ -3,9 +3,9 @@
     through      a netlink socket of sock_diag, opened in the server's network namespace
     /proc        who holds what: `owners`
 
-Runs in the helper, some times a second. Walking all of /proc is the expensive part: it is done when the guarded socket's holders are not
-known or have gone, and every `refresh_s` for processes that were added since; in between only the known ones are looked at, and only where
-the kernel lists a listening socket that was not placed yet.
+Runs in the process of the taps, some times a second. Walking all of /proc is the expensive part: it is done when the guarded sockets change or
+nobody is known to hold them, and every `walk_s`. Every `refresh_s` only processes that were added are looked at, and the server's own where the kernel
+lists a listening socket that was not placed lately.
 
 Not seen: sockets that the server's processes hold in other network namespaces, UDP, raw and vsock sockets.
 """
@@ -32,10 +32,11 @@ class _Placed:
 class DoorWatch:
     """Takes snapshots. ports: the guarded ones. servers: the server's processes, as of the last snapshot."""
 
-    def __init__(self, through: socket.socket, ports: frozenset[int], refresh_s: float = 0.5) -> None:
-        self._through, self._ports, self._refresh_s = through, ports, refresh_s
+    def __init__(self, through: socket.socket, ports: frozenset[int], refresh_s: float = 0.5, walk_s: float = 5.0) -> None:
+        self._through, self._ports, self._refresh_s, self._walk_s = through, ports, refresh_s, walk_s
         self.servers: frozenset[int] = frozenset()
-        self._known_at_s = 0.0
+        self._census: owners.Census | None = None
+        self._known_at_s = self._walked_at_s = 0.0
         self._guarded: frozenset[int] = frozenset()
         self._placed: dict[int, _Placed] = {}
 
@@ -47,10 +48,9 @@ class DoorWatch:
         guarded = frozenset(inode for inode, one in listening.items() if one.local_port in self._ports)
         now_s = time.monotonic()
         if guarded != self._guarded or not self.servers or now_s - self._known_at_s > self._refresh_s:
-            self._guarded, self._known_at_s = guarded, now_s
             if guarded:
-                everybody = owners.processes()
-                self.servers = frozenset(owners.with_kin(owners.holders(guarded, everybody) - own - {1}) - own)
+                self.servers = self._look(guarded, now_s).family(own)
+            self._guarded, self._known_at_s = guarded, now_s
         candidates = {inode: _shown(one) for inode, one in listening.items() if inode not in guarded}
         candidates |= {one.inode: one.name for one in unix if one.listens}
         self._place(frozenset(candidates), now_s)
@@ -60,6 +60,14 @@ class DoorWatch:
             if placed.pid is not None
         )
         return Snapshot(doors, (*_tcp_visits(doors, listening, tcp), *_unix_visits(doors, unix)))
+
+    def _look(self, guarded: frozenset[int], now_s: float) -> owners.Census:
+        census = self._census
+        if census is None or guarded != self._guarded or not self.servers or now_s - self._walked_at_s > self._walk_s:
+            census = self._census = owners.Census(guarded)
+            self._walked_at_s = now_s
+        census.look()
+        return census
 
     def _place(self, listening: frozenset[int], now_s: float) -> None:
         """Find out which of these are the server's: those not placed yet, and again after a while, since sockets can be handed on."""

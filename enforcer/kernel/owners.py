@@ -6,7 +6,7 @@ Needs CAP_SYS_PTRACE (or the same uid): it runs in the helper. Numbers of proces
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -34,30 +34,41 @@ def sockets_of(pid: int) -> Iterator[int]:
         return
 
 
-def holders(inodes: Iterable[int], among: Iterable[int]) -> set[int]:
-    """Those processes that hold any of these sockets."""
-    wanted = frozenset(inodes)
-    return {pid for pid in among if any(inode in wanted for inode in sockets_of(pid))}
+class Census:
+    """Processes as of the last look: the parent and the cgroup of each, and which of them hold one of some sockets.
 
+    inodes: of those sockets. A process is looked at once, when it is new; who is known to hold one, each time.
+    """
 
-def with_kin(roots: set[int]) -> set[int]:
-    """These processes, all their descendants, and what else is in their cgroups, but for the root cgroup, where everything may be."""
-    parents: dict[int, int] = {}
-    groups: dict[int, str] = {}
-    for pid in processes():
-        parent = _parent(pid)
-        if parent is not None:
-            parents[pid] = parent
-            groups[pid] = _cgroup(pid)
-    ours = {groups.get(pid, "") for pid in roots} - {"", "/"}
-    mine = _cgroup(os.getpid())
-    found = roots | {pid for pid, group in groups.items() if group in ours and group != mine}
-    changed = True
-    while changed:
-        more = {pid for pid, parent in parents.items() if parent in found and pid not in found}
-        changed = bool(more)
-        found |= more
-    return found
+    def __init__(self, inodes: frozenset[int]) -> None:
+        self._inodes = inodes
+        self._known: dict[int, tuple[int | None, str]] = {}
+        self._holders: set[int] = set()
+
+    def look(self) -> None:
+        """At whom was added since. What has been moved to another cgroup or handed a socket meanwhile only a new census shows."""
+        everybody = frozenset(processes())
+        for pid in self._known.keys() - everybody:
+            del self._known[pid]
+        fresh = everybody - self._known.keys()
+        self._known.update({pid: (_parent(pid), _cgroup(pid)) for pid in fresh})
+        self._holders = {pid for pid in fresh | (self._holders & everybody) if not self._inodes.isdisjoint(sockets_of(pid))}
+
+    def family(self, ignored: frozenset[int] = frozenset()) -> frozenset[int]:
+        """The holders, all their descendants, and what else is in their cgroups, but for the root cgroup, where everything may be.
+
+        ignored: are none of them. Process 1 is no holder: it holds sockets for others.
+        """
+        found = self._holders - ignored - {1}
+        ours = {self._known[pid][1] for pid in found if pid in self._known} - {"", "/"}
+        mine = _cgroup(os.getpid())
+        found |= {pid for pid, (_, group) in self._known.items() if group in ours and group != mine}
+        changed = True
+        while changed:
+            more = {pid for pid, (parent, _) in self._known.items() if parent in found and pid not in found}
+            changed = bool(more)
+            found |= more
+        return frozenset(found - ignored)
 
 
 def _parent(pid: int) -> int | None:

@@ -9,7 +9,11 @@ from pathlib import Path
 
 from enforcer.privilege import libc
 
+CHOWN = 0
+DAC_OVERRIDE = 1
 DAC_READ_SEARCH = 2
+FOWNER = 3
+FSETID = 4
 KILL = 5
 SETGID = 6
 SETUID = 7
@@ -18,6 +22,8 @@ NET_ADMIN = 12
 NET_RAW = 13
 SYS_PTRACE = 19
 SYS_ADMIN = 21
+SYS_NICE = 23
+SETFCAP = 31
 PERFMON = 38
 BPF = 39
 CHECKPOINT_RESTORE = 40
@@ -55,6 +61,23 @@ TAPS: dict[int, str] = {
 
 TAPS_FOLLOW: dict[int, str] = {number: why for number, why in TAPS.items() if number != NET_RAW}
 """What the process of the taps keeps once its packet socket is made."""
+
+KEEPER: dict[int, str] = {
+    SYS_ADMIN: "mounts state for a twin; runsc makes the twin's namespaces",
+    DAC_OVERRIDE: "reads the state of other users' servers, and mounts below folders that are theirs",
+    CHOWN: "a copy of state has the owners of what it is copied from",
+    FOWNER: "the same, for modes and times",
+    FSETID: "the same, for set-group-id bits",
+    SETUID: "runsc turns the twin's processes into nobody; a copy of a database runs as nobody",
+    SETGID: "the same, for the group",
+    SETFCAP: "runsc maps root into the twin's user namespace, which the kernel lets nobody do without it (user_namespaces(7))",
+    SETPCAP: "empties the bounding set of a copy of a database",
+    SYS_NICE: "a twin that runs a call leaves the idle priority that it was restored at (sched(7))",
+    KILL: "ends the processes of nobody",
+}
+"""What the keeper of the twins has, and the helper keeps for it where the policy names a twin. Found by leaving each out.
+
+runsc, which the keeper starts, has no others."""
 
 
 def effective() -> int:

@@ -2,7 +2,7 @@
 
     begin    no descriptor but its own; dies with its parent; no new privileges, empty bounding set; mount and network namespaces
              of its own. Still root, so that it can import an installation that only root can read.
-    finish   the jail; its own user and no group; not dumpable; limits; seccomp for all its threads.
+    finish   the jail; its own user and no group; not dumpable; limits; seccomp for all its threads. The keeper is another case: see there.
 
 Any step that fails ends the child: there is no half-confined process.
 """
@@ -78,10 +78,18 @@ class WitnessConfinement:
     identity: Identity
 
 
-Confinement = DaemonConfinement | WorkerConfinement | JuryConfinement | WindowConfinement | TapsConfinement | WitnessConfinement
+@dataclass(frozen=True, slots=True)
+class KeeperConfinement:
+    """Stays root, with the capabilities of `KEEPER` and no others, in the machine's file system: what it covers there it covers itself.
+
+    No seccomp, and no limit that a process inherits: runsc, which it starts, makes nearly every system call, and puts its own filter on.
+    """
 
 
-def begin(name: str, parent: int, keep: Iterable[int], own_namespaces: bool = True) -> None:
+Confinement = DaemonConfinement | WorkerConfinement | JuryConfinement | WindowConfinement | TapsConfinement | WitnessConfinement | KeeperConfinement
+
+
+def begin(name: str, parent: int, keep: Iterable[int], confinement: Confinement) -> None:
     """keep: descriptors that the child goes on with. Standard input becomes empty, standard output the parent's standard error."""
     gc.freeze()  # the parent's objects stay: their finalizers would close descriptors that are ours by then
     _die_with(parent)
@@ -96,8 +104,8 @@ def begin(name: str, parent: int, keep: Iterable[int], own_namespaces: bool = Tr
     os.umask(0o022)  # the new root's folders are for the child's own user, too
     libc.name_process(name)
     libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
-    capabilities.empty_bounding_set()
-    if own_namespaces:
+    capabilities.empty_bounding_set(but=capabilities.KEEPER if isinstance(confinement, KeeperConfinement) else None)
+    if not isinstance(confinement, TapsConfinement):
         jail.own_namespaces()
     # Threads that a numeric library starts at its import would only cost: each worker is one of several processes.
     os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
@@ -107,6 +115,8 @@ def finish(confinement: Confinement, parent: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if not isinstance(confinement, DaemonConfinement):
         Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")  # rather any other than the gate
+    if isinstance(confinement, KeeperConfinement):
+        return _finish_keeper(parent)
     match confinement:
         case DaemonConfinement():
             jail.enter(confinement.state_dir)
@@ -147,6 +157,14 @@ def finish(confinement: Confinement, parent: int) -> None:
             syscalls.allow_worker()
         case TapsConfinement():
             syscalls.allow_taps()
+
+
+def _finish_keeper(parent: int) -> None:
+    os.umask(0o077)
+    os.setgroups([])
+    capabilities.keep(capabilities.KEEPER)
+    libc.prctl(libc.PR_SET_DUMPABLE, 0)
+    _die_with(parent)
 
 
 def _limit(memory_bytes: int, files: int) -> None:

@@ -15,10 +15,8 @@ import json
 import os
 import signal
 import socket
-import stat
 import sys
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 from enforcer.exactly import receive
@@ -26,39 +24,17 @@ from enforcer.privilege import jail, libc
 from enforcer.sandbox import frames, way_back
 from enforcer.sandbox.frames import Asked, Garbled, Phase
 from enforcer.sandbox.kept import Kept
+from enforcer.sandbox.plan import KeeperPlan
 from enforcer.sandbox.way_back import NoOrder, Order, Told, read_order
-from escrow.policy import Policy
 from escrow.sandbox.run import Run
 from escrow.sandbox.settings import SandboxSettings
-
-
-@dataclass(frozen=True, slots=True)
-class KeeperPlan:
-    """servers: whose twins. folder: of templates and twins, root's own. hidden: files and folders that it is not to see."""
-
-    servers: Mapping[str, SandboxSettings]
-    folder: Path
-    hidden: tuple[Path, ...] = ()
-
-
-def plan_for(policy: Policy, state_dir: Path) -> KeeperPlan | None:
-    """What a policy asks for; None where it names no twin. The store, and the files of keys, are hidden."""
-    servers = {name: table.sandbox for name, table in policy.servers.items() if table.sandbox is not None}
-    bearer, jury = policy.principal.bearer, policy.jury
-    keys = [
-        None if policy.tls is None else policy.tls.key,
-        None if bearer is None else bearer.key_file,
-        None if jury is None else jury.api_key_file,
-    ]
-    return KeeperPlan(servers, state_dir / "sandbox", (state_dir, *(Path(key) for key in keys if key is not None))) if servers else None
 
 
 def prepare(plan: KeeperPlan, channel: socket.socket) -> Callable[[], int | None]:
     """Cover what it is not to see. In mount namespaces of its own; raises OSError."""
     import concurrent.futures.thread  # noqa: F401
 
-    _own(plan.folder)
-    held = os.open(plan.folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    held = _own(plan.folder)
     for path in plan.hidden:
         if path.is_dir():
             libc.mount("tmpfs", str(path), "tmpfs", libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC, "mode=0700,size=64k")
@@ -71,11 +47,14 @@ def prepare(plan: KeeperPlan, channel: socket.socket) -> Callable[[], int | None
     return lambda: serve(channel, plan)
 
 
-def _own(folder: Path) -> None:
+def _own(folder: Path) -> int:
+    """Made, opened and looked at in this order: who owns the folder around it could put another there in between."""
     folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != 0 or found.st_mode & 0o022:
+    held = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    found = os.fstat(held)
+    if found.st_uid != 0 or found.st_mode & 0o022:
         raise OSError(f"{folder} is not a folder that root alone can write")
+    return held
 
 
 def serve(channel: socket.socket, plan: KeeperPlan) -> int:
@@ -123,11 +102,11 @@ class _Keeper:
         task.add_done_callback(self._minor.discard)
 
     async def _way_back(self, number: int, server: str, order: Order) -> None:
-        kept = self._kept.get(server)
-        if kept is None:
+        settings = self._plan.servers.get(server)
+        if settings is None:
             found = Told(why="the policy has no twin of this server")
         else:
-            found = await asyncio.to_thread(way_back.carry_out, self._plan.folder / server, self._plan.servers[server], order)
+            found = await asyncio.to_thread(way_back.carry_out, self._plan.folder / server, settings, order)
         await self._say(frames.told(number, way_back.told_bytes(found)))
 
     def _begin(self, number: int, asked: Asked, raw: bytes) -> None:

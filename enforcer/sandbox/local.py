@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 
-from enforcer.sandbox.keeper import KeeperPlan
+from enforcer.sandbox.plan import KeeperPlan
 
 
 def missing() -> str:

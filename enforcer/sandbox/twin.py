@@ -13,6 +13,7 @@ import shutil
 import signal
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from enforcer.privilege import libc
@@ -102,7 +103,7 @@ class Twin:
                 stderr=asyncio.subprocess.PIPE,
                 env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
                 limit=maker.settings.answer_bytes,
-                preexec_fn=lambda: _enter(processes),
+                preexec_fn=partial(_enter, processes, os.getpid()),
             )
         except BaseException:
             await asyncio.to_thread(_clear, folder, processes, maker.runsc, name)
@@ -232,8 +233,11 @@ def _mount(laid: Layout, folder: Path, frozen: Frozen) -> None:
             libc.mount("overlay", target, "overlay", 0, f"lowerdir={layer.lower},upperdir={layer.upper},workdir={layer.work},{OVERLAY}")
 
 
-def _enter(processes: group.Group) -> None:
-    """In the child, before runsc: the bounds come first, then idle priority."""
+def _enter(processes: group.Group, parent: int) -> None:
+    """In the child, before runsc: the bounds come first, then idle priority. runsc dies with us, and has what it starts die with it."""
+    libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
     processes.join()
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 

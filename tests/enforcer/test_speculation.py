@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from enforcer.custody import Arrival, Custody, Judges, Outgoing, Running, Said, Ticket
+from enforcer.custody.custodian import StoreFailed
 from enforcer.evidence import EvidenceLog
 from enforcer.store import Store
 from escrow import jsonrpc
@@ -30,6 +31,7 @@ RAW = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"read"}}'
 ASKED = jsonrpc.Request(1, "tools/call", {"name": "read"}, RAW)
 ANSWER = b'{"jsonrpc":"2.0","id":1,"result":{"n":"good"}}'
 GOOD = Run("answered", answer=ANSWER)
+LATE = Run("late", why="no answer")
 BAD = Run("answered", Effects(writes=(Write("/etc/passwd", Change.CHANGED, 0o100644),)), ANSWER)
 
 
@@ -55,9 +57,15 @@ class FakeTwins:
 
     runs: list[Speculated] = field(default_factory=list)
     came: asyncio.Event = field(default_factory=asyncio.Event)
+    freezing: asyncio.Event | None = None
+    """Freezing waits for this; `asked` says that one does."""
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def freeze(self, call: Call, raw: bytes, rules: ToolRules) -> Speculated:
         assert raw == RAW
+        if self.freezing is not None:
+            self.asked.set()
+            await self.freezing.wait()
         self.runs.append(Speculated())
         self.came.set()
         return self.runs[-1]
@@ -183,6 +191,63 @@ async def test_before_a_clean_run_lets_the_call_go_on_and_judges_its_result_by_t
     (await twins.begun()).run.set_result(GOOD)
     assert isinstance(await asking, Running)
     assert await custody.receive(arrival(one)) == Outgoing(ANSWER) and len(twins.runs) == 1
+
+
+async def approved(custody: Custody, twins: FakeTwins, of: Call, run: Run = LATE) -> tuple[Ticket, Running]:
+    """A call whose run before it held it, and that a person lets go on."""
+    custody.policy = policy(when="before")
+    asking = asyncio.ensure_future(custody.ask(of, ASKED))
+    (await twins.begun()).run.set_result(run)
+    ticket = await asking
+    assert isinstance(ticket, Ticket)
+    item = await custody.item(ticket.item_id)
+    await custody.approve(item.id, "alice", "it may", item.result_sha256)
+    proceed = (await ticket.outcome()).proceed
+    assert proceed is not None
+    return ticket, proceed
+
+
+async def test_an_approved_call_runs_in_another_twin_as_it_goes_on_and_an_honest_result_is_agreed(custody: Custody, twins: FakeTwins) -> None:
+    one = call()
+    ticket, running = await approved(custody, twins, one)
+    assert twins.runs[0].discarded and len(twins.runs) == 1
+    await ticket.delivered()
+    (await twins.begun(2)).run.set_result(GOOD)
+    assert await custody.receive(arrival(one)) == Outgoing(ANSWER) and custody.recent[-1]["recorded"] == "agreed"
+    custody.settle(running)
+    assert twins.runs[1].discarded
+
+
+async def test_what_an_approved_call_did_against_the_policy_holds_its_result_too(custody: Custody, twins: FakeTwins) -> None:
+    one = call()
+    ticket, _ = await approved(custody, twins, one, BAD)
+    await ticket.delivered()
+    (await twins.begun(2)).run.set_result(BAD)
+    again = await custody.receive(arrival(one))
+    assert isinstance(again, Ticket) and (await custody.item(again.item_id)).holds == "result"
+
+
+async def test_the_state_of_an_approved_call_is_frozen_before_it_is_recorded_to_go_on(custody: Custody, twins: FakeTwins) -> None:
+    ticket, _ = await approved(custody, twins, call())
+    twins.freezing = asyncio.Event()
+    going = asyncio.ensure_future(ticket.delivered())
+    await asyncio.wait_for(twins.asked.wait(), 5)
+    assert (await custody.item(ticket.item_id)).state is State.APPROVED and not going.done()
+    twins.freezing.set()
+    await going
+    assert (await custody.item(ticket.item_id)).state is State.DELIVERED
+
+
+async def test_a_lock_while_the_state_of_an_approved_call_is_frozen_stops_it_and_gives_its_twin_up(custody: Custody, twins: FakeTwins) -> None:
+    ticket, _ = await approved(custody, twins, call())
+    twins.freezing = asyncio.Event()
+    going = asyncio.ensure_future(ticket.delivered())
+    await asyncio.wait_for(twins.asked.wait(), 5)
+    await custody.lock("bob", "stop")
+    twins.freezing.set()
+    with pytest.raises(StoreFailed):
+        await going
+    assert twins.runs[1].discarded and (await custody.item(ticket.item_id)).state is State.APPROVED
 
 
 async def test_the_same_call_of_a_client_that_left_while_its_twin_ran_waits_for_the_first_one(custody: Custody, twins: FakeTwins) -> None:

@@ -41,6 +41,7 @@ name = "files"
 command = COMMAND
 environment = { PYTHONPATH = "ROOT" }
 pool = 1
+hidden = ["/run"]
 snapshot_ms = 5000
 run_ms = 20000
 """

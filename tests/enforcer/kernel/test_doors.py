@@ -163,7 +163,22 @@ def test_a_name_of_a_process_cannot_fake_its_parent() -> None:
     child = subprocess.Popen([sys.executable, "-c", renames], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert child.stdout is not None and child.stdin is not None
     child.stdout.readline()
-    assert child.pid in owners.with_kin({os.getpid()})
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        census = owners.Census(frozenset({os.fstat(held.fileno()).st_ino}))
+        census.look()
+        assert {os.getpid(), child.pid} <= census.family()
     child.stdin.close()
     child.stdout.close()
     child.wait(10)
+
+
+def test_who_was_added_since_the_last_walk_is_found_and_who_let_go_is_none(guarded: Net, server: Server) -> None:
+    with guarded.run(sockdiag.open_socket) as diag:
+        watch = DoorWatch(diag, frozenset({PORT}), refresh_s=0, walk_s=3600)
+        until(lambda: watch.snapshot() and watch.servers)
+        server.do("fork", "7716")
+        (door,) = until(lambda: watch.snapshot().doors)
+        assert door.address == "127.0.0.1:7716" and door.pid != server.process.pid and door.pid in watch.servers
+        server.do("close", str(PORT))  # its child holds it still
+        until(lambda: watch.snapshot() and server.process.pid not in watch.servers)
+        assert door.pid in watch.servers

@@ -7,6 +7,7 @@ import pwd
 import secrets
 import socket
 import sqlite3
+import subprocess
 import sys
 import time
 import uuid
@@ -119,6 +120,18 @@ def redis(path: str, words: str) -> str:
         to.sendall(words.encode() + b"\r\n")
         said = lines.readline().decode().strip()
         return lines.readline().decode().strip() if said.startswith("$") and said != "$-1" else said
+
+
+@server.tool()
+def shell(command: str) -> str:
+    """Start a shell."""
+    return subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True).stdout
+
+
+@server.tool()
+def kernel() -> str:
+    """Another answer under gVisor than outside."""
+    return os.uname().version
 
 
 @server.tool()
