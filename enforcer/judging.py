@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from enforcer.custody import Judges, Said
+from enforcer.custody import Answer, Clones, Judges, Said
 from enforcer.jury.client import Jury
 from enforcer.known import Known, key_of
 from enforcer.sandbox.client import Twins
+from enforcer.sandbox.way_back import Order, Verb
 from enforcer.scanner.judge import Scanner
 from enforcer.scanner.outgoing import Outgoing, document
 from enforcer.scanner.pool import WorkerPool
@@ -15,6 +16,7 @@ from escrow.verdict import Verdict
 
 def judges_of(scanner: Scanner, outgoing: Outgoing, requests: Known, pool: WorkerPool, jury: Jury | None, twins: Twins | None = None) -> Judges:
     """requests: what was said of clients' messages; whoever changes what `outgoing` watches for clears it. jury: None where the policy has none."""
+    clones = None if twins is None else _clones(twins)
     results = Known()
     declined: jsonrpc.Message | None = None
     """The small message of which nothing could be said at once, last: the worker's next, and not to be looked at here again."""
@@ -48,10 +50,18 @@ def judges_of(scanner: Scanner, outgoing: Outgoing, requests: Known, pool: Worke
         return Said(examined.verdict, examined.seen)
 
     if jury is None:
-        return Judges(result, quick, request, request_quick, twins=twins)
+        return Judges(result, quick, request, request_quick, twins=twins, clones=clones)
     member = jury
 
     async def juror(message: jsonrpc.Message, scanner_said: Verdict) -> Verdict | None:
         return await member.judge(message.raw, scanner_said)
 
-    return Judges(result, quick, request, request_quick, juror, member.in_band, twins)
+    return Judges(result, quick, request, request_quick, juror, member.in_band, twins, clones)
+
+
+def _clones(twins: Twins) -> Clones:
+    async def ask(server: str, verb: Verb, token: str) -> Answer:
+        told = await twins.way_back(server, Order(verb, token))
+        return Answer(told.token, told.why, told.changes, told.more, told.done)
+
+    return ask

@@ -87,6 +87,13 @@ class Item:
     holds: Literal["result", "request"] = "result"
     """What is held: what came back, or the call itself, because of its arguments. `result_sha256` is the digest of either."""
 
+    clone: str | None = None
+    """Token of the clone of the state from before the call, where the policy keeps one: what `escrow revert` puts back."""
+    no_clone: str = ""
+    """Why there is none, where the policy keeps them."""
+    reverted_by: str | None = None
+    reverted_at: float | None = None
+
     @property
     def identity(self) -> tuple[str, str, str, str, str]:
         """As `Call.identity`."""
@@ -117,6 +124,10 @@ class Item:
             "decided_at": self.decided_at,
             "reason": self.reason,
             "delivered_at": self.delivered_at,
+            "revertible": self.clone is not None and self.reverted_at is None,
+            "no_clone": self.no_clone,
+            "reverted_by": self.reverted_by,
+            "reverted_at": self.reverted_at,
         }
 
 

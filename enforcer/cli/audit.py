@@ -30,7 +30,27 @@ from escrow.trace import record_of
 audit = typer.Typer(no_args_is_help=True, help="The evidence log: what was judged and decided, signed. Works without a daemon.")
 
 Key = Annotated[str | None, typer.Option("--key", help="The log's public key, or a file with it, kept elsewhere (default: this machine's own).")]
-_SHOWN = ("tool", "ruling", "recorded", "state", "by", "why", "item", "what", "count", "unit", "change", "token", "canary", "before", "after", "mode", "server")
+_SHOWN = (
+    "tool",
+    "ruling",
+    "recorded",
+    "state",
+    "outcome",
+    "changes",
+    "by",
+    "why",
+    "item",
+    "what",
+    "count",
+    "unit",
+    "change",
+    "token",
+    "canary",
+    "before",
+    "after",
+    "mode",
+    "server",
+)
 _CHARS = 300
 """Of a value that `tail` shows; --json has all of it."""
 

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.text import Text
 
-from enforcer.cli import item, render
+from enforcer.cli import item, render, twins
 from enforcer.cli.places import Json, RuntimeDir, StateDir, control_socket
 from enforcer.control import client
 
@@ -20,6 +20,8 @@ escrow = typer.Typer(
 )
 tools = typer.Typer(no_args_is_help=True, help="Tool definitions that changed since they were trusted.")
 Id = Annotated[str, typer.Argument(help="The item's id (hf-…), as `escrow ls` shows it.")]
+_REVERT_S = 180.0
+"""Longer than the keeper takes at most."""
 Why = Annotated[str, typer.Option("-m", "--message", help="Why; recorded with the decision.")]
 
 
@@ -88,6 +90,32 @@ def replay(id: Id, as_json: Json = False, runtime: RuntimeDir = None, state: Sta
         render.verdict(verdict)
     render.out.print("now:")
     render.verdict(found["now"])
+
+
+@escrow.command("revert")
+def revert(
+    id: Id,
+    why: Why,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it without asking; without, it shows what would change, and asks.")] = False,
+    as_json: Json = False,
+    runtime: RuntimeDir = None,
+    state: StateDir = None,
+) -> None:
+    """Put the server's state back as it was before a denied call that has run. Refused where something else has written since.
+
+    Example: holdfast escrow revert hf-0123456789 -m 'it deleted the archive'
+    """
+    path = control_socket(runtime)
+    if not (yes and as_json):
+        plan = client.ask(path, "escrow.revert", id=id, why=why)
+        if as_json:
+            render.print_json(plan)
+            return
+        twins.changes(plan)
+        if not yes and not typer.confirm("Put it back?"):
+            raise typer.Exit(1)
+    done = client.ask(path, "escrow.revert", _REVERT_S, id=id, why=why, do=True)
+    render.print_json(done) if as_json else render.out.print(f"{id}: the state is as it was before the call.")
 
 
 @escrow.command("shred")

@@ -39,6 +39,10 @@ def show(row: dict[str, Any], *, full: bool, console: Console = out) -> None:
     console.print(f"  held {ago(row['held_at'])}, expires {ago(row['deadline'])}   {row['size_bytes']} bytes   sha256 {row['result_sha256'][:16]}…")
     if row["decided_by"]:
         said(f"  {row['state']} by {escape(safe(row['decided_by']))}: ", row["reason"] or "", console)
+    if row["reverted_by"]:
+        said(f"  the state was put back {ago(row['reverted_at'])} by ", row["reverted_by"], console)
+    elif row["no_clone"]:
+        said("  it cannot be put back: ", row["no_clone"], console)
     _judges(row["verdicts"], full, console)
     if row.get("sandbox") is not None:
         twins.ran(row["sandbox"], full, console)
@@ -50,6 +54,10 @@ def show(row: dict[str, Any], *, full: bool, console: Console = out) -> None:
     _evidence(json.loads(row["payload"]), [reason for each in row["verdicts"] for reason in each["reasons"] if _in_payload(reason)], full, console)
     if row["state"] == "held":
         console.print(f"\n  holdfast escrow approve {row['id']} -m WHY\n  holdfast escrow deny {row['id']} -m WHY")
+        if row["revertible"]:
+            console.print("  [dim]Denied, its call can be put back:[/] holdfast escrow revert")
+    elif row["state"] == "denied" and row["revertible"]:
+        console.print(f"\n  holdfast escrow revert {row['id']} -m WHY")
 
 
 def _in_payload(reason: dict[str, Any]) -> bool:

@@ -160,7 +160,7 @@ class Rehearsal:
         """Every setting with its value and where it comes from."""
         found = {}
         for key in ToolRules.__dataclass_fields__:
-            if key not in ("denied", "rule", "state"):
+            if key not in ("denied", "rule", "state", "revert"):  # the last two are of the server's own table
                 value = getattr(rules, key)
                 found[_written(key)] = {"value": sorted(value) if isinstance(value, frozenset) else value, "from": self._from(key, rules)}
         return found

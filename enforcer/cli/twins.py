@@ -77,9 +77,9 @@ def _command(each: dict[str, Any]) -> str:
 
 
 def servers(shown: dict[str, Any], console: Console = out) -> None:
-    """The keeper's view of each server's twins, of `status` and `sandbox ls`. shown: `sandbox` of the daemon's status."""
+    """The keeper's view of each server's twins, one line for each era of MCP, of `status` and `sandbox ls`. shown: `sandbox` of the daemon's status."""
     for each in shown["servers"]:
-        name, template = escape(safe(each["server"])), each["template"]
+        name, template = f"{escape(safe(each['server']))}, MCP {escape(safe(each['era']))}", each["template"]
         if template is None or each["why"]:
             said(f"twins of {name}: [yellow]none[/], ", each["why"] or "no template", console)
             continue
@@ -90,3 +90,16 @@ def servers(shown: dict[str, Any], console: Console = out) -> None:
         console.print(f"twins of {name}: {each['waiting']} of {each['pool']} wait; {hit}{times}{failed}", soft_wrap=True)
     if not shown["servers"]:
         said("twins: [yellow]none[/], ", shown["why"] or "their keeper is starting", console)
+
+
+_BACK = {"created": "comes back", "deleted": "goes", "changed": "is as before"}
+
+
+def changes(plan: dict[str, Any], console: Console = out) -> None:
+    """What a revert would do to the real state."""
+    if not plan["changes"]:
+        console.print("Nothing would change: the state is as it was before the call.")
+    for each in plan["changes"]:
+        said(f"  {_BACK[each['change']]:13}", f"{each['path']}{_mode(each['mode'])}", console)
+    if plan["more"]:
+        console.print(f"  [dim]and {plan['more']} more[/]")

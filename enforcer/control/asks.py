@@ -65,6 +65,15 @@ class Replay(Ask):
     id: Id
 
 
+class Revert(Ask):
+    """do: put the state back; without, only say what that would change."""
+
+    op: Literal["escrow.revert"]
+    id: Id
+    why: Why
+    do: bool = False
+
+
 class Shred(Ask):
     op: Literal["escrow.shred"]
     id: Id
@@ -175,7 +184,7 @@ class Unlock(Ask):
 
 ANY: TypeAdapter[Any] = TypeAdapter(
     Annotated[
-        Status | Stop | ListItems | Watch | Show | Approve | Deny | Replay | Shred | Tools | Trust | Verdicts | PolicyShow | SelfTest
+        Status | Stop | ListItems | Watch | Show | Approve | Deny | Replay | Revert | Shred | Tools | Trust | Verdicts | PolicyShow | SelfTest
         | PolicySet | PolicyProposals | PolicyAccept | PolicyReject | TokenNew | TokenList | TokenRevoke | Lock | Unlock
         | CanaryAdd | CanaryList | CanaryRemove,
         Field(discriminator="op"),

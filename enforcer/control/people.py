@@ -75,6 +75,10 @@ class People:
                 return (await custody.deny(ask.id, by, ask.why)).to_json()
             case asks.Replay():
                 return await self._replay(ask)
+            case asks.Revert():
+                found = await custody.revert(ask.id, by, ask.why, ask.do)
+                changes = [{"path": each.path, "change": each.change.value, "mode": each.mode} for each in found.changes]
+                return {"id": ask.id, "done": found.done, "changes": changes, "more": found.more}
             case asks.Shred():
                 return (await custody.shred(ask.id, by)).to_json()
             case asks.Tools():

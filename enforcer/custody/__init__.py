@@ -8,6 +8,7 @@
     items.py        what a held message is written down as
     judging.py      which judges speak about a message, and what they say together
     speculating.py  runs of calls in twins, beside the calls
+    reverting.py    the state from before a call, kept and put back
     definitions.py  tool definitions: trusted on first use, changes held
     records.py      the place that every decision passes before it takes effect
     traffic.py      what goes in and out: arrivals, outcomes, calls under way
@@ -22,11 +23,12 @@ from enforcer.custody.custody import Custody
 from enforcer.custody.judging import Judges, Said
 from enforcer.custody.people import Lock
 from enforcer.custody.records import record_json
+from enforcer.custody.reverting import Answer, Clones
 from enforcer.custody.speculating import Speculation, Speculator
 from enforcer.custody.ticket import Ticket
 from enforcer.custody.traffic import Arrival, Counters, Outgoing, Running
 
 __all__ = [
-    "Arrival", "Counters", "Custodian", "Custody", "Judges", "Lock", "Outgoing", "Running", "Said", "Speculation", "Speculator", "StoreFailed", "Ticket",
-    "record_json",
+    "Answer", "Arrival", "Clones", "Counters", "Custodian", "Custody", "Judges", "Lock", "Outgoing", "Running", "Said", "Speculation", "Speculator",
+    "StoreFailed", "Ticket", "record_json",
 ]  # fmt: skip

@@ -14,6 +14,7 @@ from enforcer.custody.judging import OUTCOMES, Heard, Judges, Judging, Verdicts,
 from enforcer.custody.people import Lock
 from enforcer.custody.records import Outcome, Recorder, Records
 from enforcer.custody.requests import Requests
+from enforcer.custody.reverting import Reverting
 from enforcer.custody.speculating import Speculating, sandboxed
 from enforcer.custody.ticket import Ticket
 from enforcer.custody.traffic import Arrival, Counters, Kept, Outgoing
@@ -34,7 +35,8 @@ class Custody(Requests):
 
     def __init__(self, policy: Policy, server: str, store: Custodian, judges: Judges, log: Recorder) -> None:
         thread, records = StoreThread(store), Records(log)
-        self._under_way = UnderWay()
+        self._reverting = Reverting(lambda: judges.clones, lambda: [running.call for running in self._under_way], self._writes)
+        self._under_way = UnderWay(self._reverting.began)
         self.settle, self.leave = self._under_way.settle, self._under_way.leave
         definitions = Definitions(server, thread, records)
         judging = Judging(judges, definitions, lambda: self.locked is not None)
@@ -46,9 +48,10 @@ class Custody(Requests):
             judging,
             Executor(thread, records, self._prepare, self._under_way.enter, self._released, self._may_run),
             records,
+            self._reverting,
         )
         self.counters = Counters()
-        self._speculating = Speculating(lambda: self._judging.judges.twins)
+        self._speculating = Speculating(lambda: self._judging.judges.twins, self._reverting.over)
 
     async def open(self) -> None:
         """Take over what an earlier daemon left: its clients are gone, so every undecided item is an orphan."""
@@ -96,6 +99,8 @@ class Custody(Requests):
         given, policy = arrival, self.policy
         arrival = await asyncio.to_thread(self._allowed, given) if len(given.message.raw) > _LARGE_LIST else self._allowed(given)
         rules = policy.for_call(arrival.server, arrival.tool, arrival.method)
+        if given.call is not None:
+            self._reverting.answered(given.call)
         heard = await self._judging.whole(arrival, rules)
         call, report = arrival.call, None
         if call is not None and sandboxed(call, rules):
@@ -124,7 +129,8 @@ class Custody(Requests):
         """Into escrow; clean, it only waits for its client to come back."""
         self.counters.judged += 1
         payload = Payload(arrival.message.raw, arrival.headers, sandbox=report)
-        item = item_of_arrival(arrival, payload, verdicts, decision.ruling, rules, self.policy.version)
+        clone, no_clone = (None, "") if arrival.call is None else await self._reverting.settled(arrival.call)
+        item = replace(item_of_arrival(arrival, payload, verdicts, decision.ruling, rules, self.policy.version), clone=clone, no_clone=no_clone)
         kept = None if self._full() else await self._keep(item, payload)
         if kept is None:
             # Nothing is let through that could not be recorded: the client is told "denied", nothing is kept.
@@ -163,6 +169,8 @@ class Custody(Requests):
     def _released(self, item: Item, raw: bytes) -> None:
         """Something held goes to a client."""
         self.counters.released += 1
+        if item.clone is not None:
+            self._reverting.forget(item.server, item.clone)
         self._executor.spawn(self._learn(item, raw))
 
     async def _learn(self, item: Item, raw: bytes) -> None:

@@ -128,6 +128,16 @@ class Executor:
             self._forget(item_id)
         return item
 
+    async def amend(self, item: Item, change: Callable[[Item], Item]) -> Item:
+        """Write more about an item, whether or not it is over. Raises StoreFailed."""
+        async with self._locks.get(item.id, asyncio.Lock()):
+            entry = self.entries.get(item.id)
+            changed = change(item if entry is None else entry.item)
+            await self._store(self._store.store.update, changed)
+            if entry is not None:
+                self.entries[item.id] = replace(entry, item=changed)
+            return changed
+
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Work in the background whose failure is counted."""
         task = asyncio.get_running_loop().create_task(work)

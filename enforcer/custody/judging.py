@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from enforcer.custody.definitions import Definitions, begins
 from enforcer.custody.records import Outcome
+from enforcer.custody.reverting import Clones
 from enforcer.custody.speculating import Speculator
 from enforcer.custody.traffic import Arrival
 from escrow import jsonrpc
@@ -56,6 +57,8 @@ class Judges:
     """Whether the jury is to be asked about a message of which the scanner says this."""
     twins: Speculator | None = None
     """Who runs calls in twins."""
+    clones: Clones | None = None
+    """Who keeps clones of servers' state."""
 
 
 class Heard(NamedTuple):

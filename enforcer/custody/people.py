@@ -13,6 +13,7 @@ from enforcer.custody.definitions import Definitions
 from enforcer.custody.executor import Executor
 from enforcer.custody.judging import Judging
 from enforcer.custody.records import Records
+from enforcer.custody.reverting import Answer, Reverting
 from enforcer.evidence import EvidenceError
 from escrow import gate, jsonrpc
 from escrow.call import Kind
@@ -34,11 +35,19 @@ class People:
     """See the module. policy: the running one; whoever changes it sets it here. locked: the kill switch."""
 
     def __init__(
-        self, policy: Policy, server: str, store: StoreThread, definitions: Definitions, judging: Judging, executor: Executor, records: Records
+        self,
+        policy: Policy,
+        server: str,
+        store: StoreThread,
+        definitions: Definitions,
+        judging: Judging,
+        executor: Executor,
+        records: Records,
+        reverting: Reverting,
     ) -> None:
         self.policy, self.server, self.records = policy, server, records
         self.locked: Lock | None = None
-        self._store, self._definitions, self._judging, self._executor = store, definitions, judging, executor
+        self._store, self._definitions, self._judging, self._executor, self._reverting = store, definitions, judging, executor, reverting
 
     @property
     def lost(self) -> int:
@@ -78,7 +87,40 @@ class People:
         if _lists_tools(item) and (payload := await self.payload(item_id)) is not None:
             await self._definitions.shredded(payload.raw)
         await self._known(item_id)
-        return self._told(await self._executor.decide(item_id, gate.Shredded(by, time.time())))
+        shredded = self._told(await self._executor.decide(item_id, gate.Shredded(by, time.time())))
+        if item.clone is not None:
+            self._reverting.forget(item.server, item.clone)
+        return shredded
+
+    async def revert(self, item_id: str, by: str, why: str, do: bool) -> Answer:
+        """Put the state back that a denied call found, or say what that would change. Raises gate.DecisionRefused, KeyError (no such item), StoreFailed."""
+        item = await self.item(item_id)
+        if (no := _no_way_back(item)) is not None:
+            raise gate.DecisionRefused(no)
+        assert item.clone is not None
+        plan = await self._reverting.ask(item.server, "plan", item.clone)
+        if plan.why and not plan.done:
+            raise gate.DecisionRefused(plan.why)
+        if not do:
+            return plan
+        if self._reverting.busy(item.server):
+            raise gate.DecisionRefused("a call runs on this server now: wait, or holdfast lock first")
+        count = len(plan.changes) + plan.more
+        await self._noted(item, "begun", by, why, count)
+        if not plan.done:  # else it was cut off after it had ended, and before that could be written
+            plan = await self._reverting.ask(item.server, "revert", item.clone)
+        if plan.why and not plan.done:
+            await self._noted(item, "failed", by, plan.why, count)
+            raise gate.DecisionRefused(plan.why)
+        await self._noted(item, "done", by, why, count)
+        await self._executor.amend(item, lambda now: replace(now, reverted_by=by, reverted_at=time.time()))
+        return plan
+
+    async def _noted(self, item: Item, outcome: Literal["begun", "done", "failed"], by: str, why: str, changes: int) -> None:
+        try:
+            await self.records.reverted(item, outcome, by, why, changes)
+        except EvidenceError as error:
+            raise StoreFailed(str(error)) from None
 
     def _told(self, item: Item) -> Item:
         self.records.told(item)
@@ -175,6 +217,19 @@ class People:
     def _rules_of(self, message: jsonrpc.Message) -> ToolRules:
         method = getattr(message, "method", "response")
         return self.policy.for_call(self.server, method, method)
+
+
+def _no_way_back(item: Item) -> str | None:
+    """Why the state from before an item's call cannot be put back; None where it can."""
+    if item.holds == "request":
+        return "the call has not run: there is nothing to put back"
+    if item.reverted_at is not None:
+        return f"it has been put back already, by {item.reverted_by}"
+    if item.state not in (State.DENIED, State.EXPIRED, State.ABANDONED):
+        return f"it is {item.state.value}: deny it first" if item.state is State.HELD else f"it is {item.state.value}: only what was denied is put back"
+    if item.clone is None:
+        return item.no_clone or "no clone of the state was kept before the call: `revert` in [servers.NAME.sandbox], and an irreversible tool"
+    return None
 
 
 def _lists_tools(item: Item) -> bool:

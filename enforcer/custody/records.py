@@ -27,6 +27,7 @@ from escrow.evidence.entry import (
     Lost,
     Observed,
     PolicyChanged,
+    Reverted,
     TokenChanged,
     Trusted,
     Unlocked,
@@ -109,6 +110,12 @@ class Records:
         self._decided[item.id] = position
         while len(self._decided) > 1000:  # those that nobody tells of
             del self._decided[next(iter(self._decided))]
+        await self._log.synced(position)
+
+    async def reverted(self, item: Item, outcome: Literal["begun", "done", "failed"], by: str, why: str, changes: int) -> None:
+        """The state from before its call is put back; synced when this returns."""
+        position = self._log.record(Reverted(item.id, outcome, by, why, item.tool, changes))
+        self._publish(position, {"outcome": f"revert {outcome}", "item": item.id, "by": by, "tool": item.tool, "reason": why})
         await self._log.synced(position)
 
     def delivered(self, item: Item) -> None:
@@ -268,6 +275,8 @@ def shown_entry(entry: Mapping[str, Any]) -> dict[str, Any] | None:
             return {**base, "outcome": outcome, **copied, "verdicts": verdicts}
         case "decided" if entry["by"] != "client":
             return {**base, "outcome": entry["state"], "item": entry["item"], "by": entry["by"], "tool": entry["tool"], "reason": entry["why"]}
+        case "reverted":
+            return {**base, "outcome": f"revert {entry['outcome']}", "item": entry["item"], "by": entry["by"], "tool": entry["tool"], "reason": entry["why"]}
         case "locked" | "unlocked":
             return {**base, "outcome": entry["event"], "by": entry["by"], "reason": entry["why"]}
         case "policy":

@@ -21,7 +21,7 @@ from escrow.decision import Decision, Ruling, decide_arguments
 from escrow.item import Item, Payload, State
 from escrow.policy import Policy, ToolRules
 from escrow.principal import Principal
-from escrow.verdict import Finding, Verdict
+from escrow.verdict import Finding, Verdict, unsure
 
 
 class Requests(People):
@@ -87,6 +87,11 @@ class Requests(People):
                     given = await self._hold_request(call, request, heard.verdicts, decision, rules, found[1])
                     left = given.item_id or None
                     return given
+                if rules.revert and (why := await self._reverting.take(call)):
+                    given = await self._without_way_back(call, request, heard.verdicts, why, rules, None if found is None else found[1])
+                    left = given.item_id or None
+                    return given
+            if self.policy is policy and self.locked is None:
                 goes = self._sent(call, request, heard, decision)
                 return running if goes else self._unsent(call)
         finally:
@@ -100,6 +105,15 @@ class Requests(People):
         rules = self.policy.for_call(call.server, call.name, call.method)
         if sandboxed(call, rules):
             running.on_over = await self._speculating.begin(call, raw, rules)
+        if rules.revert:  # where none can be kept it runs all the same, as a person says
+            await self._reverting.take(call)
+
+    async def _without_way_back(
+        self, call: Call, request: jsonrpc.Request, verdicts: Verdicts, why: str, rules: ToolRules, report: str | None
+    ) -> Ticket | Outgoing:
+        """The policy wants a clone of the state from before this call, and there is none: it does not run."""
+        verdict = unsure("sandbox", "sandbox.clone", f"No clone of the state could be kept, so that the call could not be put back: {why}.")
+        return await self._hold_request(call, request, (*verdicts, verdict), Decision(Ruling.HOLD, "unsure"), rules, report)
 
     async def _hold_request(
         self, call: Call, request: jsonrpc.Request, verdicts: Verdicts, decision: Decision, rules: ToolRules, report: str | None = None
@@ -129,6 +143,10 @@ class Requests(People):
         self.counters.turned_away += 1
         self._asked(call, request, (), Decision(Ruling.REFUSE, "not judged"), "refused")
         return Outgoing(answers.result_for(call.kind, why, "", call.id), (), why)
+
+    def _writes(self, call: Call) -> bool:
+        """Whether the policy takes it for a call that may change state."""
+        return call.method == "tools/call" and self.policy.for_call(call.server, call.name, call.method).tool_class != "read-only"
 
     def _may_run(self, call: Call) -> bool:
         """Of a call that was held and approved: a lock, or a policy that denies the tool, may have come since."""

@@ -51,10 +51,10 @@ def sandboxed(call: Call | None, rules: ToolRules) -> bool:
 
 
 class Speculating:
-    """See the module. speculator: None where this instance has no twins."""
+    """See the module. speculator: None where this instance has no twins. dropped: told of each call whose run is not wanted any more."""
 
-    def __init__(self, speculator: Callable[[], Speculator | None]) -> None:
-        self._speculator = speculator
+    def __init__(self, speculator: Callable[[], Speculator | None], dropped: Callable[[Call], None] = lambda call: None) -> None:
+        self._speculator, self._dropped = speculator, dropped
         self._runs: dict[int, tuple[Call, Speculation]] = {}
         """By the identity of the call as an object: two calls of one client may be equal in everything."""
 
@@ -92,6 +92,7 @@ class Speculating:
 
     def drop(self, call: Call) -> None:
         """Its run is not wanted any more."""
+        self._dropped(call)
         if (found := self._runs.pop(id(call), None)) is not None:
             found[1].discard()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from enforcer.custody.traffic import Running
 from escrow.call import Call
@@ -12,8 +12,10 @@ from escrow.call import Call
 class UnderWay:
     """See the module. Those of one identity in the order in which they began."""
 
-    def __init__(self) -> None:
+    def __init__(self, began: Callable[[Call], None] = lambda call: None) -> None:
+        """began: told of each call that begins."""
         self._running: dict[tuple[str, ...], list[Running]] = {}
+        self._began = began
 
     def __iter__(self) -> Iterator[Running]:
         return (running for siblings in self._running.values() for running in siblings)
@@ -24,6 +26,7 @@ class UnderWay:
         return running
 
     def enter(self, running: Running) -> None:
+        self._began(running.call)
         self._running.setdefault(running.call.identity, []).append(running)
 
     def has_orphan(self, call: Call) -> bool:

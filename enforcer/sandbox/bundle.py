@@ -114,6 +114,18 @@ def command(settings: SandboxSettings) -> list[str]:
     return [python, *ARGUMENTS, str(settings.port), settings.path, *settings.command]
 
 
+def root(settings: SandboxSettings, folder: Path) -> str:
+    """Where a twin's root is on the host: where it may reach a socket, without any other (`closed_root`)."""
+    return str(folder / "root") if settings.sockets else settings.root
+
+
+def nscd(settings: SandboxSettings) -> str:
+    """Where the name service's cache would listen (glibc, nscd/nscd-client.h: /var/run/nscd/socket). In a twin it is a file, so that glibc's look for a
+    cache, at every look-up of a user or a host, fails with ENOTDIR: by that alone it is told from other sockets, whose paths the trace does not show.
+    """
+    return "/run/nscd" if (Path(settings.root) / "var/run").is_symlink() else "/var/run/nscd"
+
+
 def config(settings: SandboxSettings, laid: Layout, folder: Path) -> dict[str, object]:
     """config.json for a twin whose own folder is `folder`."""
     size = f"size={settings.file_mb}m"
@@ -122,7 +134,11 @@ def config(settings: SandboxSettings, laid: Layout, folder: Path) -> dict[str, o
     for number, parent in enumerate(laid.parents):
         mounts.append({"destination": parent, "type": "bind", "source": str(folder / "state" / str(number)), "options": ["rbind", "rw", "nosuid", "nodev"]})
     for path in laid.beside:
-        mounts.append({"destination": path, "type": "bind", "source": f"{settings.root.rstrip('/')}{path}", "options": ["bind", "ro", "nosuid", "nodev"]})
+        mounts.append(
+            {"destination": path, "type": "bind", "source": f"{root(settings, folder).rstrip('/')}{path}", "options": ["bind", "ro", "nosuid", "nodev"]}
+        )
+    if not any(PurePosixPath(one).is_relative_to(nscd(settings)) for one in laid.places):
+        mounts.append({"destination": nscd(settings), "type": "bind", "source": str(folder / "nscd"), "options": ["bind", "ro", "nosuid", "nodev"]})
     bounds = {"RLIMIT_NPROC": settings.processes, "RLIMIT_FSIZE": settings.file_mb << 20, "RLIMIT_CORE": 0, "RLIMIT_NOFILE": OPEN_FILES}
     environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/tmp", **settings.environment}
     return {
@@ -137,7 +153,7 @@ def config(settings: SandboxSettings, laid: Layout, folder: Path) -> dict[str, o
             "noNewPrivileges": True,
             "rlimits": [{"type": name, "hard": value, "soft": value} for name, value in bounds.items()],
         },
-        "root": {"path": settings.root, "readonly": True},
+        "root": {"path": root(settings, folder), "readonly": True},
         "hostname": "twin",
         "mounts": mounts,
         "linux": {"namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount")]},
@@ -148,6 +164,7 @@ def write(settings: SandboxSettings, laid: Layout, folder: Path) -> None:
     """Make a twin's folder: config.json, a folder for each parent of its state, one for its traces."""
     folder.mkdir(mode=0o700, parents=True)
     (folder / "log").mkdir()
+    (folder / "nscd").touch()
     for number in range(len(laid.parents)):
         (folder / "state" / str(number)).mkdir(parents=True)
     for one in laid.places:

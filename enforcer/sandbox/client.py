@@ -14,6 +14,7 @@ from typing import Any, Final
 from enforcer.exactly import receive
 from enforcer.sandbox import frames
 from enforcer.sandbox.frames import Asked, Kind, Phase
+from enforcer.sandbox.way_back import LOOK_S, REVERT_S, NoOrder, Order, Told, order_bytes, read_told
 from escrow.call import Call, Transport
 from escrow.policy import ToolRules
 from escrow.sandbox.run import Run
@@ -110,6 +111,15 @@ class Twins:
             return {**counted, "servers": []}
         return {**counted, **await self._keeper.show()}
 
+    async def way_back(self, server: str, order: Order) -> Told:
+        """About a clone for a revert. Never raises, never hangs; a keeper that is silent may still carry it out."""
+        if server not in self._settings:
+            return Told(why="the policy has no twin of this server")
+        if self._keeper is None:
+            return Told(why=self.missing or "the keeper of the twins is not there")
+        patience_s = {"take": self._settings[server].snapshot_ms / 1000, "revert": REVERT_S}.get(order.verb, LOOK_S)
+        return await self._keeper.way_back(server, order, patience_s + GRACE_S)
+
     async def close(self) -> None:
         """Let the keeper go. What still waits is answered."""
         self._closed = True
@@ -143,6 +153,9 @@ class _Keeper:
         self._next = 0
         self._waiting: dict[int, Speculation] = {}
         self._shows: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._told: dict[int, asyncio.Future[Told]] = {}
+        self._unwanted: dict[int, str] = {}
+        """Questions for a clone whose asker left → the server."""
         self._writing = asyncio.Lock()
         self._sending: set[asyncio.Task[None]] = set()
         self._gone = False
@@ -176,6 +189,29 @@ class _Keeper:
             return {"servers": [], "why": "the keeper of the twins is silent"}
         finally:
             self._shows.pop(number, None)
+
+    async def way_back(self, server: str, order: Order, patience_s: float) -> Told:
+        number, answered = self._number(), asyncio.get_running_loop().create_future()
+        self._told[number] = answered
+        self._spawn(frames.question(number, Phase.WAY_BACK, Asked(server), order_bytes(order)))
+        told: Told | None = None
+        try:
+            async with asyncio.timeout(patience_s):
+                told = await answered
+                return told
+        except TimeoutError:
+            return Told(why="the keeper of the twins is silent")
+        finally:
+            self._told.pop(number, None)
+            if told is None and order.verb == "take":  # nobody waits for the clone any more: it goes as soon as it is there
+                self._unwanted[number] = server
+                if answered.done() and not answered.cancelled():
+                    self._forget(number, answered.result())
+
+    def _forget(self, number: int, told: Told) -> None:
+        server = self._unwanted.pop(number, None)
+        if server is not None and told.token is not None:
+            self._spawn(frames.question(self._number(), Phase.WAY_BACK, Asked(server), order_bytes(Order("forget", told.token))))
 
     def _number(self) -> int:
         number, self._next = self._next, (self._next + 1) & 0xFFFFFFFF
@@ -218,7 +254,13 @@ class _Keeper:
                         shown = frames.read_shown(body)
                         if (waiting := self._shows.get(number)) is not None and not waiting.done():
                             waiting.set_result(shown)
-        except (OSError, frames.Garbled):  # the end, or an answer that is none
+                    case Kind.TOLD:
+                        told = read_told(body)
+                        if (asking := self._told.get(number)) is not None and not asking.done():
+                            asking.set_result(told)
+                        else:
+                            self._forget(number, told)
+        except (OSError, frames.Garbled, NoOrder):  # the end, or an answer that is none
             self.close()
 
     def close(self) -> None:
@@ -233,6 +275,9 @@ class _Keeper:
         for waiting in self._shows.values():
             if not waiting.done():
                 waiting.set_result({"servers": [], "why": "the keeper of the twins ended"})
+        for asking in self._told.values():
+            if not asking.done():
+                asking.set_result(Told(why="the keeper of the twins ended"))
         self._on_lost(self, asyncio.get_running_loop().create_task(self._end()))
 
     async def _end(self) -> None:

@@ -6,6 +6,7 @@ JSON and the bytes that the twin answered. Neither end trusts the other: whateve
     freeze    freeze the state and start the run; answered by FROZEN at once when the state stands, and by RUN when it is over
     discard   nobody wants the run any more; not answered
     show      what there is; answered by SHOWN
+    way back  about a clone for a revert (`way_back.py`, as JSON); answered by TOLD
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class Phase(IntEnum):
     FREEZE = 1
     DISCARD = 2
     SHOW = 3
+    WAY_BACK = 4
 
 
 class Kind(IntEnum):
@@ -55,6 +57,7 @@ class Kind(IntEnum):
     FROZEN = 1
     RUN = 2
     SHOWN = 3
+    TOLD = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,11 @@ def shown(number: int, value: dict[str, Any]) -> bytes:
     return ANSWER.pack(number, Kind.SHOWN, len(body), 0) + body
 
 
+def told(number: int, body: bytes) -> bytes:
+    """About a clone."""
+    return ANSWER.pack(number, Kind.TOLD, len(body), 0) + body
+
+
 def read_answer(head: bytes) -> tuple[int, Kind, int, int]:
     """Number, kind and the two lengths. Raises Garbled."""
     number, kind, body_bytes, answer_bytes = ANSWER.unpack(head)
@@ -146,7 +154,7 @@ def read_run(body: bytes, answer: bytes) -> Run:
         run = _run.validate_json(body)
     except ValidationError:
         raise Garbled("no run") from None
-    if bounded(run.effects) != run.effects or len(run.why) > MAX_TEXT or len(run.revert or "") > MAX_TEXT:
+    if bounded(run.effects) != run.effects or len(run.why) > MAX_TEXT:
         raise Garbled("it passes a bound")
     if len(run.learned) > MAX_EACH or any(len(place) > MAX_TEXT for place in run.learned):
         raise Garbled("it passes a bound")

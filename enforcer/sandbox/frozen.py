@@ -35,6 +35,10 @@ class Frozen(Protocol):
     @property
     def took_ms(self) -> float: ...
 
+    @property
+    def processes(self) -> tuple[int, ...]:
+        """Of the twin's own database servers on the host, which end with it."""
+
     def written(self) -> Effects:
         """What differs from what was frozen, when the run is over: its writes, and why these may not be all."""
 

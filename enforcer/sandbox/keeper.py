@@ -16,15 +16,16 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 from enforcer.exactly import receive
 from enforcer.privilege import jail, libc
-from enforcer.sandbox import frames
+from enforcer.sandbox import frames, way_back
 from enforcer.sandbox.frames import Asked, Garbled, Phase
 from enforcer.sandbox.kept import Kept
 from enforcer.sandbox.plan import KeeperPlan
+from enforcer.sandbox.way_back import NoOrder, Order, Told, read_order
 from escrow.sandbox.run import Run
 from escrow.sandbox.settings import SandboxSettings
 
@@ -69,10 +70,12 @@ class _Keeper:
         self._writing = asyncio.Lock()
         self._kept = {name: Kept(name, settings, plan.folder, (*plan.hidden, plan.folder)) for name, settings in plan.servers.items()}
         self._runs: dict[int, asyncio.Task[None]] = {}
+        self._minor: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: None)  # the other end's closing is the order to end
-        for kept in self._kept.values():
+        for name, kept in self._kept.items():
+            way_back.sweep(self._plan.folder / name)
             kept.start()
         try:
             while True:
@@ -84,12 +87,27 @@ class _Keeper:
                     case Phase.DISCARD:
                         if (task := self._runs.get(number)) is not None:
                             task.cancel()
+                    case Phase.WAY_BACK:
+                        self._spawn(self._way_back(number, frames.read_asked(head).server, read_order(raw)))
                     case Phase.SHOW:
                         await self._say(frames.shown(number, {"servers": [row for kept in self._kept.values() for row in kept.show()]}))
-        except (OSError, Garbled):
+        except (OSError, Garbled, NoOrder):
             pass
         finally:
             await self._end()
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._minor.add(task)
+        task.add_done_callback(self._minor.discard)
+
+    async def _way_back(self, number: int, server: str, order: Order) -> None:
+        settings = self._plan.servers.get(server)
+        if settings is None:
+            found = Told(why="the policy has no twin of this server")
+        else:
+            found = await asyncio.to_thread(way_back.carry_out, self._plan.folder / server, settings, order)
+        await self._say(frames.told(number, way_back.told_bytes(found)))
 
     def _begin(self, number: int, asked: Asked, raw: bytes) -> None:
         if number in self._runs or len(self._runs) >= 2 * frames.IN_FLIGHT:
@@ -123,7 +141,7 @@ class _Keeper:
     async def _end(self) -> None:
         for task in self._runs.values():
             task.cancel()
-        await asyncio.gather(*self._runs.values(), return_exceptions=True)
+        await asyncio.gather(*self._runs.values(), *self._minor, return_exceptions=True)
         await asyncio.gather(*(kept.close() for kept in self._kept.values()), return_exceptions=True)
 
 

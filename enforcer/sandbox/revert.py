@@ -4,6 +4,7 @@
     settle    right after it: what the state then is
     plan      what a revert would change, or why there is none
     revert    does that
+    forget    without
 
 A record is a folder of the state folder, `reverts/TOKEN` (0700, its files 0600): `before.json` with the clones in `clones/N`, `after.json`,
 `began` once a revert has begun, `done` once it has ended. Each is whole or not there (written beside, synced, renamed). A revert that was cut off goes on
@@ -74,6 +75,12 @@ class Plan:
 
     changes: tuple[Write, ...] = ()
     refused: str = ""
+    done: bool = False
+    """Whether it is put back, by this or by an earlier revert."""
+
+
+class _Done(NotFrozen):
+    """It has been put back already."""
 
 
 def _now(state: _Kept, path: str, until: float) -> Manifest:
@@ -142,7 +149,7 @@ def plan(folder: Path, token: str, until: float) -> Plan:
     try:
         return Plan(tuple(write for _, writes in _planned(_record(folder, token), until) for write in writes))
     except NotFrozen as why:
-        return Plan(refused=str(why))
+        return Plan(refused=str(why), done=isinstance(why, _Done))
 
 
 def revert(folder: Path, token: str, until: float) -> Plan:
@@ -160,27 +167,33 @@ def revert(folder: Path, token: str, until: float) -> Plan:
                     put_back_database(state.path, state.manifest, clone, until)
             _write(record / "done", "")
             shutil.rmtree(record / "clones", ignore_errors=True)
-            return Plan(tuple(write for _, writes in planned for write in writes))
+            return Plan(tuple(write for _, writes in planned for write in writes), done=True)
     except NotFrozen as why:
-        return Plan(refused=str(why))
+        return Plan(refused=str(why), done=isinstance(why, _Done))
     except (OSError, sqlite3.Error) as error:
         return Plan(refused=f"the state could not be put back: {error}")
+
+
+def forget(folder: Path, token: str) -> None:
+    """It will not be put back: the clone goes."""
+    if _TOKEN.fullmatch(token):
+        shutil.rmtree(folder / "reverts" / token, ignore_errors=True)
 
 
 def _planned(record: Path, until: float) -> list[tuple[_Kept, list[Write]]]:
     """Raises NotFrozen where it may not be put back."""
     before = _read(record / "before.json")
     if (record / "done").exists():
-        raise NotFrozen("it has been put back already")
+        raise _Done("it has been put back already")
     if not (record / "after.json").exists():
         raise NotFrozen("what the call left was not recorded: nothing can be told from what came later")
     after, began = _read(record / "after.json"), (record / "began").exists()
     found = []
     for old, new in zip(before.states, after.states, strict=True):
         now = {path: what for path, what in _now(old, old.path, until).items() if not (began and posixpath.basename(path) == temporary(record.name))}
-        for path in now.keys() | new.manifest.keys() | old.manifest.keys():
+        for path in sorted(now.keys() | new.manifest.keys() | old.manifest.keys()):
             if now.get(path) != new.manifest.get(path) and not (began and _under_way(path, now, old.manifest, new.manifest)):
-                raise NotFrozen("something else has written to the state since")
+                raise NotFrozen(f"something else has written to {posixpath.join(old.path, path).rstrip('/')} since")
         writes = manifest.changes(now, old.manifest)
         found.append((old, [Write(posixpath.join(old.path, write.path).rstrip("/"), write.change, write.mode) for write in writes]))
     return found

@@ -35,6 +35,10 @@ class FrozenState:
     def took_ms(self) -> float:
         return self.copies.took_ms
 
+    @property
+    def processes(self) -> tuple[int, ...]:
+        return self.copies.processes
+
     def written(self) -> Effects:
         writes: list[Write] = []
         doubts = [f"{path} could not be copied" for path in self.copies.left_out]

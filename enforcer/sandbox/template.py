@@ -65,7 +65,7 @@ def digest(maker: Maker) -> str:
     made_of = {
         "format": FORMAT,
         "era": maker.era.value,
-        "settings": maker.settings.model_dump(mode="json", exclude={"pool", "run_ms", "snapshot_ms", "answer_bytes"}),
+        "settings": maker.settings.model_dump(mode="json", exclude={"pool", "run_ms", "snapshot_ms", "answer_bytes", "revert"}),
         "layout": asdict(maker.layout),
         "runsc": [maker.runsc.program, maker.runsc.version],
         "files": identity,

@@ -3,13 +3,15 @@
 The twin wrote much of what stands there (`strace.py` says how a line is taken). What cannot be read makes the effects incomplete, and never raises.
 
 What the log does not tell, and what becomes of it: a Unix socket's path (a connection that succeeded is to the twin's own or to one that was
-mounted, as there are no others: inside; one that failed: incomplete); what was sent by sendto and sendmmsg (names are those looked up by
+mounted, as there are no others: inside; one that failed: incomplete, but with ENOTDIR, as then its path leads below a file, where nobody listens, or
+to the cache of names, which a twin does not have); what was sent by sendto and sendmmsg (names are those looked up by
 write); where sendmsg and sendmmsg went on a socket that is not connected (incomplete). gVisor reads a call's path once for the log and once
 for the call: a process that changes it between the two is not seen in that line, but where it then reads the file, by the file's own path.
 """
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import posixpath
 import re
@@ -186,7 +188,7 @@ class _Reader:
     def _left(self, call: Call) -> None:
         if call.name in ("connect", "sendto") and call.task in self.unix:
             self.unix.discard(call.task)
-            if call.errno is not None:
+            if call.errno not in (None, errno.ENOTDIR):  # of the latter see `bundle.nscd`
                 self.doubt("a Unix socket that it could not reach: the trace does not show its path")
 
     def _sent(self, call: Call) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from enforcer.privilege import libc
-from enforcer.sandbox import bundle, group, stamps, traces
+from enforcer.sandbox import bundle, closed_root, group, stamps, traces
 from enforcer.sandbox.bundle import Layout
 from enforcer.sandbox.frozen import Frozen, Snapshots
 from enforcer.sandbox.mcp import Conversation, Era, Silent
@@ -90,10 +90,11 @@ class Twin:
                 _mount(maker.layout, folder, frozen)
             memory = (maker.settings.memory_mb << 20) + OVERHEAD_BYTES
             processes = await _whole(group.create, name, memory, OWN_THREADS + THREADS_A_PROCESS * maker.settings.processes)
+            if frozen is not None:
+                processes.adopt(frozen.processes)
             how = ["run"] if image is None else ["restore", f"--image-path={image}"]
-            sockets = any(state.kind in ("redis", "postgres") for state in maker.settings.state)
             process = await asyncio.create_subprocess_exec(
-                *processes.joining(maker.runsc.argv(*how, f"--bundle={folder}", name, log=folder / "log", sockets=sockets)),
+                *processes.joining(maker.runsc.argv(*how, f"--bundle={folder}", name, log=folder / "log", sockets=maker.settings.sockets)),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
@@ -148,7 +149,8 @@ class Twin:
             self._group.signal(signal.SIGCONT)
 
     def give(self, frozen: Frozen) -> None:
-        """Mount a call's state. Whoever froze it releases it, after `end`. OSError."""
+        """Mount a call's state. Whoever froze it releases it, after `end`; its database servers end with the twin. OSError."""
+        self._group.adopt(frozen.processes)
         _mount(self.maker.layout, self.folder, frozen)
 
     async def run(self, request: bytes, name: str | int, frozen: Frozen, pooled: bool) -> Run:
@@ -255,6 +257,8 @@ async def _whole(work: Callable[P, T], *arguments: P.args, **named: P.kwargs) ->
 def _prepare(maker: Maker, folder: Path) -> None:
     """A twin's folder, and the mounts below which its state is mounted later. OSError."""
     bundle.write(maker.settings, maker.layout, folder)
+    if maker.settings.sockets:
+        closed_root.close(maker.settings.root, folder / "root", folder / "nothing", maker.layout.hidden)
     for number in range(len(maker.layout.parents)):
         source = str(folder / "state" / str(number))
         libc.mount(source, source, None, libc.MS_BIND)

@@ -140,6 +140,29 @@ class Decided:
 
 
 @dataclass(frozen=True, slots=True)
+class Reverted:
+    """The state from before a held call is put back. outcome: begun before anything is changed; then done, or failed with why. changes: how many files."""
+
+    event: ClassVar = "reverted"
+    item: str
+    outcome: Literal["begun", "done", "failed"]
+    by: str
+    why: str
+    tool: str
+    changes: int
+
+    def members(self, salts: Salts) -> Members:
+        return {
+            "by": _text(self.by),
+            "changes": self.changes,
+            "item": _text(self.item),
+            "outcome": self.outcome,
+            "tool": _text(self.tool),
+            "why": _text(self.why, MAX_WHY),
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class PolicyChanged:
     """The running policy changed. before, after: policy versions."""
 
@@ -303,6 +326,7 @@ Rare = (
     | Enforcing
     | NotEnforcing
     | Decided
+    | Reverted
     | PolicyChanged
     | Locked
     | Unlocked

@@ -132,7 +132,9 @@ class Policy(Table):
         table = self.servers.get(server)
         state = table.sandbox.changing if table is not None and table.sandbox is not None else ()
         if method == "tools/call":
-            return self._merged(matching, self.denies(tool), state)
+            rules = self._merged(matching, self.denies(tool), state)
+            keeps = table is not None and table.sandbox is not None and table.sandbox.revert
+            return replace(rules, revert=keeps and rules.tool_class == "irreversible" and "sandbox" in rules.judges)
         rules = self._merged(matching, None, state)  # only calls of tools run in twins
         return replace(rules, judges=rules.judges - {"sandbox"}, require=rules.require - {"sandbox"})
 

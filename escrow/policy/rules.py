@@ -86,6 +86,7 @@ class ToolRules:
     denied: the glob of `tools.deny` that names the tool; None where none does.
     rule: the index of the rule that matched, from 0; None where none did.
     when: decided, by the class where the policy says nothing. state: paths in the server's twin that calls change; empty without a twin.
+    revert: whether a clone of the server's state is kept before the call.
     """
 
     judges: frozenset[Judge]
@@ -111,3 +112,4 @@ class ToolRules:
     executes: tuple[str, ...] | None = None
     volatile: tuple[str, ...] = ()
     state: tuple[str, ...] = ()
+    revert: bool = False

@@ -23,7 +23,7 @@ _T = TypeVar("_T")
 
 
 def report(run: Run, verdict: Verdict, rules: ToolRules, real_answer: bytes | None = None) -> str:
-    """JSON text: {outcome, why, took_ms, frozen_ms, pooled, network, revert, effects, counts, differences}.
+    """JSON text: {outcome, why, took_ms, frozen_ms, pooled, network, effects, counts, differences}.
 
     real_answer: what the twin's was compared with; None before there is one. allowed: of an effect, whether the policy allows it.
     """
@@ -37,7 +37,6 @@ def report(run: Run, verdict: Verdict, rules: ToolRules, real_answer: bytes | No
         "frozen_ms": round(run.frozen_ms, 3),
         "pooled": run.pooled,
         "network": run.network,
-        "revert": None if run.revert is None else run.revert[:MAX_TEXT],
         "effects": {
             "writes": [
                 {"path": each.path[:MAX_TEXT], "change": each.change.value, "mode": each.mode, "allowed": allowed}

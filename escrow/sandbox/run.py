@@ -37,5 +37,3 @@ class Run:
     pooled: bool = False
     learned: tuple[str, ...] = ()
     """Places in which two twins answered this tool's calls differently (`agreement.general`)."""
-    revert: str | None = None
-    """Token of the clone that was taken before the real call, where the policy keeps one."""

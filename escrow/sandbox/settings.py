@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Path = Annotated[str, Field(pattern=r"^/", max_length=4096)]
 """An absolute path."""
@@ -37,10 +37,13 @@ class Sqlite(_Table):
 
 
 class Redis(_Table):
-    """A Redis server, copied as an RDB file into a server of the twin's own. url: redis:// or unix://. socket: where the twin finds its copy."""
+    """A Redis server, copied as an RDB file into a server of the twin's own. socket: where the twin finds its copy.
+
+    url: unix://[USER:PASSWORD@]/PATH, as whoever copies it has no network.
+    """
 
     kind: Literal["redis"]
-    url: str = Field(max_length=1024)
+    url: str = Field(max_length=1024, pattern=r"^unix://")
     socket: Path
 
 
@@ -64,6 +67,7 @@ class SandboxSettings(_Table):
     pool: twins restored ahead of time. memory_mb, processes, file_mb: most of each twin's. run_ms: how long a call may take in the twin.
     snapshot_ms: how long freezing may keep the real request waiting; what takes longer makes the run UNSURE.
     answer_bytes: the largest answer read.
+    revert: whether a clone of the state is kept before an irreversible call goes to the real server, so that a denied one can be put back.
     """
 
     command: tuple[str, ...] = Field(min_length=1, max_length=256)
@@ -82,6 +86,20 @@ class SandboxSettings(_Table):
     run_ms: int = Field(10_000, ge=10, le=600_000)
     snapshot_ms: int = Field(250, ge=1, le=60_000)
     answer_bytes: int = Field(16 << 20, ge=1024, le=1 << 30)
+    revert: bool = False
+
+    @model_validator(mode="after")
+    def _can_be_put_back(self) -> SandboxSettings:
+        if self.revert and not self.state:
+            raise ValueError("revert: there is no state that could be put back")
+        if self.revert and (other := next((state.kind for state in self.state if state.kind not in ("directory", "sqlite")), None)) is not None:
+            raise ValueError(f"revert: a {other} state cannot be put back, only directories and SQLite databases")
+        return self
+
+    @property
+    def sockets(self) -> bool:
+        """Whether the twin reaches a database's copy over a Unix socket."""
+        return any(isinstance(state, Redis | Postgres) for state in self.state)
 
     @property
     def changing(self) -> tuple[str, ...]:

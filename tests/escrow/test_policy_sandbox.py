@@ -22,7 +22,7 @@ kind = "sqlite"
 path = "/srv/db.sqlite"
 [[servers.docs.sandbox.state]]
 kind = "redis"
-url = "redis://127.0.0.1:6379/0"
+url = "unix:///run/redis/redis.sock"
 socket = "/run/redis/redis.sock"
 [[rule]]
 tools = ["read_*"]
@@ -91,3 +91,50 @@ def test_a_change_of_one_key_is_a_change_of_that_key() -> None:
     changed = load(render(deep(patched(said(load(TWIN)), {"judging.class": "read-only", "servers.docs.sandbox.pool": 5}))))
     assert changed.judging.tool_class == "read-only" and (twin := changed.servers["docs"].sandbox) is not None and twin.pool == 5
     assert changed.version != load(TWIN).version
+
+
+KEPT = """
+[judging]
+judges = ["scanner", "sandbox"]
+[servers.docs.sandbox]
+command = ["/usr/bin/server"]
+revert = true
+state = [{ kind = "directory", path = "/srv/files" }]
+[[rule]]
+tools = ["read_*"]
+class = "read-only"
+[[rule]]
+tools = ["plain"]
+judges = ["scanner"]
+"""
+
+
+@pytest.mark.parametrize(
+    "server, tool, method, keeps",
+    [
+        ("docs", "delete", "tools/call", True),
+        ("docs", "read_x", "tools/call", False),
+        ("docs", "plain", "tools/call", False),
+        ("docs", "resources/read", "resources/read", False),
+        ("other", "delete", "tools/call", False),
+    ],
+)
+def test_a_clone_is_kept_for_irreversible_calls_that_the_sandbox_judges(server: str, tool: str, method: str, keeps: bool) -> None:
+    assert load(KEPT).for_call(server, tool, method).revert is keeps
+
+
+@pytest.mark.parametrize(
+    "state, why",
+    [
+        ("[]", "no state that could be put back"),
+        ('[{ kind = "redis", url = "unix:///run/r.sock", socket = "/run/r/r.sock" }]', "a redis state cannot be put back"),
+    ],
+)
+def test_what_cannot_be_put_back_is_refused_when_the_policy_is_read(state: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        load(KEPT.replace('[{ kind = "directory", path = "/srv/files" }]', state))
+
+
+def test_a_redis_server_is_named_by_its_socket_as_the_keeper_has_no_network() -> None:
+    with pytest.raises(ValueError, match=r"servers\.docs\.sandbox"):
+        load(TWIN.replace("unix:///run/redis/redis.sock", "redis://127.0.0.1:6379"))

@@ -6,7 +6,7 @@ import http.client
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from tests.real.process import ROOT, Program, free_port
 
 SERVER = ROOT / "tests" / "enforcer" / "sandbox" / "server.py"
 FILLED_S = 90
+ERA = "2025-11-25"
 
 POLICY = """
 [escrow]
@@ -56,8 +57,8 @@ class Client:
     _known: dict[str, str] = field(default_factory=lambda: {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"})
 
     def begin(self) -> None:
-        self.ask("initialize", protocolVersion="2025-11-25", capabilities={}, clientInfo={"name": "test", "version": "1"})
-        self._known["MCP-Protocol-Version"] = "2025-11-25"
+        self.ask("initialize", protocolVersion=ERA, capabilities={}, clientInfo={"name": "test", "version": "1"})
+        self._known["MCP-Protocol-Version"] = ERA
         self._post({"jsonrpc": "2.0", "method": "notifications/initialized"})
 
     def call(self, tool: str, **arguments: object) -> dict[str, Any]:
@@ -93,45 +94,48 @@ class World:
     gate: gate.Gate
     client: Client
 
-    def status(self) -> dict[str, Any]:
-        """What the keeper says of the one server's twins."""
-        found: dict[str, Any] = json.loads(self.gate.holdfast("status", "--json"))["sandbox"]["servers"][0]
+    def status(self) -> list[dict[str, Any]]:
+        """What the keeper says of each server's twins."""
+        found: list[dict[str, Any]] = json.loads(self.gate.holdfast("status", "--json"))["sandbox"]["servers"]
         return found
+
+    def filled(self) -> None:
+        """Wait until its template is built: the first call fills the pool."""
+        self.settle(lambda: any(each["template"] for each in self.status() if each["era"] == ERA), "no template")
+
+    def settle(self, done: Callable[[], bool], else_: str) -> None:
+        """Wait until something is so."""
+        until = time.monotonic() + FILLED_S
+        while not done():
+            assert time.monotonic() < until, f"{else_}: {self.status()}\n{self.gate.program.tail()}"
+            time.sleep(0.2)
 
 
 @contextmanager
-def world(state: str = "", sandbox: str = "", more: str = "", arguments: tuple[str, ...] = ()) -> Iterator[World]:
+def world(
+    state: str = "", sandbox: str = "", more: str = "", arguments: tuple[str, ...] = (), prepare: Callable[[Path], None] = lambda data: None
+) -> Iterator[World]:
     """state: the policy's tables of it; by default the directory `data`. sandbox: further keys of the twin's table. more: further tables.
 
-    arguments: of the server, in both places.
+    arguments: of the server, in both places. DATA in the policy's texts is `data`. prepare: makes further state.
     """
     with TemporaryDirectory(prefix="holdfast-live-", dir="/var/tmp") as name:
         folder = Path(name)
         data = folder / "shown" / "data"
         data.mkdir(parents=True)
         (data / "notes.txt").write_text("as it was")
+        prepare(data)
         port = free_port()
         server = Program([sys.executable, str(SERVER), "--http", str(port), "json", *arguments], folder / "server.log", {"PYTHONPATH": str(ROOT)})
         try:
             server.wait_listening(port)
             command = json.dumps([sys.executable, str(SERVER), "--stdio", "0", "json", *arguments])
             state = state or f'[[servers.files.sandbox.state]]\nkind = "directory"\npath = "{data}"\n'
-            text = "\n".join((POLICY.replace("COMMAND", command).replace("ROOT", str(ROOT)) + sandbox, state, more))
+            text = "\n".join((POLICY.replace("COMMAND", command).replace("ROOT", str(ROOT)) + sandbox, state, more)).replace("DATA", str(data))
             with gate.run(folder, port, policy=text) as running:
                 made = World(folder, data, running, Client(running.port))
-                _fill(made)
+                made.filled()
                 made.client.begin()
                 yield made
         finally:
             server.kill()
-
-
-def _fill(world: World) -> None:
-    """Wait until its template is built and a twin waits for a call."""
-    until, shown = time.monotonic() + FILLED_S, {}
-    while time.monotonic() < until:
-        shown = world.status()
-        if shown["waiting"]:
-            return
-        time.sleep(0.2)
-    raise AssertionError(f"no twin: {shown}\n{world.gate.program.tail()}")

@@ -2,8 +2,8 @@
 
 That server runs on the host, in a network namespace without interfaces, as nobody, and listens on one Unix socket, which the twin gets. It loads
 data that the guarded server wrote: it has no more rights than that needs. The client is a dozen lines of RESP (redis.io/docs/reference/protocol-spec):
-three commands and one bulk reply do not need a package. It ends with `freezing.discard`: nothing here
-ends it where the keeper died first.
+three commands and one bulk reply do not need a package. It ends with `freezing.discard`, with the control group of the twin that is given it, and with
+the thread that started it, where the keeper is killed.
 """
 
 from __future__ import annotations
@@ -82,18 +82,13 @@ class _Client:
 def _connect(url: str, until: float) -> _Client:
     parts = urlsplit(url)
     patience = max(0.001, until - time.monotonic())
-    if parts.scheme == "unix":
-        connected = socket.socket(socket.AF_UNIX)
-        try:
-            connected.settimeout(patience)
-            connected.connect(unquote(parts.path))
-        except BaseException:
-            connected.close()
-            raise
-    elif parts.scheme == "redis":
-        connected = socket.create_connection((parts.hostname or "localhost", parts.port or 6379), patience)
-    else:
-        raise NotFrozen("the Redis URL is neither redis:// nor unix://")
+    connected = socket.socket(socket.AF_UNIX)
+    try:
+        connected.settimeout(patience)
+        connected.connect(unquote(parts.path))
+    except BaseException:
+        connected.close()
+        raise
     return _Client(connected, until)
 
 
@@ -138,7 +133,7 @@ def start(state: Redis, folder: Path, until: float) -> int:
     for path in (data, data / "dump.rdb", place):
         os.chown(path, _NOBODY, _NOBODY)
     command = ["unshare", "--net", "--", "prlimit", f"--as={_MEMORY}", "--core=0", "--", "setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}"]
-    command += ["--clear-groups", "--no-new-privs", "--bounding-set=-all", "--", program, "-", "--daemonize", "no"]
+    command += ["--clear-groups", "--pdeathsig=KILL", "--no-new-privs", "--bounding-set=-all", "--", program, "-", "--daemonize", "no"]
     name = os.path.basename(state.socket)
     if not _NAME.fullmatch(name):
         raise NotFrozen("the socket's name has a letter that Redis's settings cannot hold")

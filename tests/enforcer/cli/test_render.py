@@ -27,6 +27,7 @@ def row(text: str) -> dict[str, Any]:
         "id": "hf-0123456789", "state": "held", "kind": "tools/call", "tool": text, "server": text, "principal": text, "session": "s-1", "held_at": 1.0,
         "deadline": 2.0, "size_bytes": 3, "result_sha256": "a" * 64, "decided_by": text, "reason": text, "verdicts": [verdict],
         "payload": json.dumps({"jsonrpc": "2.0", "id": 1, "result": {"text": text, text: text}}), "released": None,
+        "revertible": True, "no_clone": text, "reverted_by": None, "reverted_at": None,
     }  # fmt: skip
 
 

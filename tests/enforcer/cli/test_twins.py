@@ -114,16 +114,19 @@ def test_no_control_bidi_or_invisible_character_is_shown(text: str) -> None:
 
 def server(**changes: Any) -> dict[str, Any]:
     counted = {"waiting": 1, "hits": 3, "misses": 1, "failures": 0, "took_ms_median": 9.6, "took_ms_p99": 31.2}
-    return {"server": "files[x]", "why": "", "template": {"digest": "a" * 64}, "pool": 2, **counted, **changes}
+    return {"server": "files[x]", "era": "2025-11-25", "why": "", "template": {"digest": "a" * 64}, "pool": 2, **counted, **changes}
 
 
 @pytest.mark.parametrize(
     "shown, line",
     [
-        ({"servers": [server()]}, "twins of files[x]: 1 of 2 wait; 4 calls, 75 % from the pool, median 10 ms, 99th percentile 31 ms"),
-        ({"servers": [server(hits=0, misses=0, took_ms_median=None)]}, "twins of files[x]: 1 of 2 wait; no calls yet"),
-        ({"servers": [server(failures=2, took_ms_median=None)]}, "twins of files[x]: 1 of 2 wait; 4 calls, 75 % from the pool, 2 could not be restored"),
-        ({"servers": [server(template=None, why="it is built\x1b")]}, "twins of files[x]: none, it is built\\u{1b}"),
+        ({"servers": [server()]}, "twins of files[x], MCP 2025-11-25: 1 of 2 wait; 4 calls, 75 % from the pool, median 10 ms, 99th percentile 31 ms"),
+        ({"servers": [server(hits=0, misses=0, took_ms_median=None)]}, "twins of files[x], MCP 2025-11-25: 1 of 2 wait; no calls yet"),
+        (
+            {"servers": [server(failures=2, took_ms_median=None)]},
+            "twins of files[x], MCP 2025-11-25: 1 of 2 wait; 4 calls, 75 % from the pool, 2 could not be restored",
+        ),
+        ({"servers": [server(template=None, why="it is built\x1b")]}, "twins of files[x], MCP 2025-11-25: none, it is built\\u{1b}"),
         ({"servers": [], "why": "runsc is not installed"}, "twins: none, runsc is not installed"),
     ],
 )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import pwd
+import secrets
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -60,6 +63,22 @@ def write(path: str, text: str) -> str:
 
 
 @server.tool()
+def ruin(folder: str, base: str = "", seconds: float = 0, mark: str = "") -> str:
+    """Change, delete and create files, empty a table, and answer what nobody else can."""
+    for name in sorted(os.listdir(folder)):
+        if name == "notes.txt":
+            write(os.path.join(folder, name), "ruined")
+        elif not name.startswith("base.db"):
+            os.unlink(os.path.join(folder, name))
+    write(os.path.join(folder, "new.txt"), "new")
+    if base:
+        with sqlite3.connect(base, isolation_level=None) as database:
+            database.execute("delete from t")
+    time.sleep(seconds)
+    return secrets.token_urlsafe(40)
+
+
+@server.tool()
 def fill(path: str, megabytes: int) -> str:
     """Write a file of so many bytes."""
     with open(path, "wb") as file:
@@ -78,6 +97,29 @@ def connect(host: str, port: int) -> str:
     """Connect out."""
     with socket.create_connection((host, port), timeout=5):
         return "connected"
+
+
+@server.tool()
+def user(uid: int) -> str:
+    """Look a user up."""
+    return pwd.getpwuid(uid).pw_name
+
+
+@server.tool()
+def host(name: str) -> str:
+    """Look a host up."""
+    return str(socket.getaddrinfo(name, 80)[0][4][0])
+
+
+@server.tool()
+def redis(path: str, words: str) -> str:
+    """Say something to a Redis server, in its inline form, and read a line (and the one after it, where it is a text)."""
+    with socket.socket(socket.AF_UNIX) as to, to.makefile("rb") as lines:
+        to.settimeout(5)
+        to.connect(path)
+        to.sendall(words.encode() + b"\r\n")
+        said = lines.readline().decode().strip()
+        return lines.readline().decode().strip() if said.startswith("$") and said != "$-1" else said
 
 
 @server.tool()

@@ -8,6 +8,7 @@ import stat
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,7 +97,7 @@ def test_the_plan_is_what_the_revert_does(mode: str, tmp_path: Path) -> None:
     assert Write(f"{server.live}/becomes-folder/inner", Change.DELETED) in plan.changes
     assert Write(str(server.base), Change.CHANGED, FILE) in plan.changes
     assert not server.is_back()
-    assert revert.revert(server.state, token, soon()) == plan
+    assert revert.revert(server.state, token, soon()) == replace(plan, done=True)
     assert server.is_back()
     assert revert.revert(server.state, token, soon()).refused == "it has been put back already"
 
@@ -109,22 +110,22 @@ def test_a_call_that_changed_nothing_leaves_nothing_to_do(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "write",
+    "write, place",
     [
-        lambda server: (server.live / "kept" / "same").write_text("other"),
-        lambda server: (server.live / "new").touch(),
-        lambda server: (server.live / "kept" / "changed").unlink(),
-        lambda server: (server.live / "kept" / "same").chmod(0o600),
-        lambda server: ran(server.base, "insert into t values (9)"),
+        (lambda server: (server.live / "kept" / "same").write_text("other"), "kept/same"),
+        (lambda server: (server.live / "new").touch(), "new"),
+        (lambda server: (server.live / "kept" / "changed").unlink(), "kept/changed"),
+        (lambda server: (server.live / "kept" / "same").chmod(0o600), "kept/same"),
+        (lambda server: ran(server.base, "insert into t values (9)"), "base.db"),
     ],
     ids=["changed", "created", "deleted", "mode", "database"],
 )
-def test_it_refuses_where_something_else_has_written_since(write: Callable[[Server], object], tmp_path: Path) -> None:
+def test_it_refuses_where_something_else_has_written_since(write: Callable[[Server], object], place: str, tmp_path: Path) -> None:
     server = Server(tmp_path)
     token = server.ruined()
     write(server)
     left = looks(server.live)
-    refused = Plan(refused="something else has written to the state since")
+    refused = Plan(refused=f"something else has written to {server.live / place} since")
     assert revert.plan(server.state, token, soon()) == refused == revert.revert(server.state, token, soon())
     assert looks(server.live) == left
 
@@ -143,7 +144,7 @@ def test_other_tokens_are_refused(token: str, tmp_path: Path) -> None:
 
 def test_redis_and_late_clones_are_refused_and_leave_nothing(tmp_path: Path) -> None:
     server = Server(tmp_path)
-    redis = Redis(kind="redis", url="redis://localhost", socket="/run/r.sock")
+    redis = Redis(kind="redis", url="unix:///run/redis.sock", socket="/run/r.sock")
     assert revert.take(server.state, (*server.states, redis), soon()) == Taken(None, "a redis state cannot be put back")
     assert revert.take(server.state, server.states, time.monotonic() - 1).token is None
     assert list((server.state / "reverts").iterdir()) == []
@@ -197,4 +198,4 @@ def test_a_revert_cut_off_still_refuses_what_another_wrote(tmp_path: Path) -> No
     token = server.ruined()
     assert killed_at(12, lambda: revert.revert(server.state, token, soon()))
     (server.live / "kept" / "same").write_text("other")
-    assert revert.revert(server.state, token, soon()).refused == "something else has written to the state since"
+    assert revert.revert(server.state, token, soon()).refused == f"something else has written to {server.live}/kept/same since"

@@ -30,6 +30,7 @@ HIDDEN = tuple(path for path in SandboxSettings.model_fields["hidden"].default i
 class Copied:
     layers: tuple[Layer, ...]
     took_ms: float = 0.0
+    processes: tuple[int, ...] = ()
 
     def written(self) -> Effects:
         return Effects(
