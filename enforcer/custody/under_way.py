@@ -24,11 +24,16 @@ class UnderWay:
         return running
 
     def enter(self, running: Running) -> None:
-        self._running.setdefault(running.call.identity, []).append(running)
+        siblings = self._running.get(running.call.identity)
+        if siblings is None:
+            self._running[running.call.identity] = [running]
+        else:
+            siblings.append(running)
 
     def has_orphan(self, call: Call) -> bool:
         """Whether the same call runs on after its client left."""
-        return any(running.orphaned for running in self._running.get(call.identity, ()))
+        siblings = self._running.get(call.identity)
+        return siblings is not None and any(running.orphaned for running in siblings)
 
     async def left_behind(self, call: Call) -> str | None:
         """Wait for the same calls that run on without their clients; the id of the item that one of them leaves."""
@@ -47,11 +52,11 @@ class UnderWay:
         running.over = True
         if running.settled is not None and not running.settled.done():
             running.settled.set_result(item_id)
-        siblings = self._running.get(running.call.identity, [])
-        if running in siblings:
+        siblings = self._running.get(running.call.identity)
+        if siblings is not None and running in siblings:
             siblings.remove(running)
-        if not siblings:
-            self._running.pop(running.call.identity, None)
+            if not siblings:
+                del self._running[running.call.identity]
 
     def cancelled(self, call: Call) -> None:
         """Its client cancelled it: it may never be answered, so nobody is to wait for it."""
