@@ -82,7 +82,7 @@ class Call:
     """What makes a later call a retry of this one: server, principal, method, name, digest of the arguments."""
 
     def __post_init__(self) -> None:
-        self.identity = (self.server, str(self.principal), self.method, self.name, self.args_sha256)
+        self.identity = (self.server, self.principal.text, self.method, self.name, self.args_sha256)
 
     @property
     def kind(self) -> Kind:

@@ -78,6 +78,8 @@ def decide(
         trial: the policy says that "pass" is meant.
         outside: the policy's choice for a sandbox that stopped at the network and at nothing else, also where it is required.
     """
+    if len(verdicts) == 1 and verdicts[0].finding is Finding.CLEAN and (not required or required == {verdicts[0].judge}):
+        return _RELEASED  # what nearly every message meets; the same by the table
     if any(verdict.judge in NEVER_TRIED and verdict.finding is not Finding.CLEAN for verdict in verdicts):
         trial = False
     if verdicts and all(verdict.finding is Finding.CLEAN for verdict in verdicts) and required <= {verdict.judge for verdict in verdicts}:

@@ -19,14 +19,14 @@ class Principal:
 
     kind: PrincipalKind
     value: str
-    _text: str = field(init=False, repr=False, compare=False)
-    """Written once: it is asked for several times with every message."""
+    text: str = field(init=False, repr=False, compare=False)
+    """What `str` gives; written once, since it is asked for several times with every message."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_text", f"{self.kind}:{self.value}")
+        object.__setattr__(self, "text", f"{self.kind}:{self.value}")
 
     def __str__(self) -> str:
-        return self._text
+        return self.text
 
     @property
     def weak(self) -> bool:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Final
 
 import rfc8785
@@ -36,7 +37,7 @@ _FIRST: Final = 10**14
 class Shape:
     """See the module. is_error: of a response. name: what a request names (`escrow.call.name_of`)."""
 
-    __slots__ = ("_args", "_args_order", "_first", "_id_at", "_rest", "is_error", "kind", "method", "name")
+    __slots__ = ("_args", "_first", "_id_at", "_pick", "_rest", "is_error", "kind", "method", "name")
 
     def __init__(self, pieces: list[bytes], message: jsonrpc.Message) -> None:
         """message: that of these pieces with the numbers from `_FIRST` on between them."""
@@ -45,7 +46,8 @@ class Shape:
         self.method = self.name = ""
         self.is_error = False
         self._id_at = -1
-        self._args, self._args_order = b"", tuple[int, ...]()
+        self._args = b""
+        self._pick: Callable[[Sequence[bytes]], bytes | tuple[bytes, ...]] = _nothing
         if isinstance(message, jsonrpc.Response):
             self.is_error = message.is_error
         else:
@@ -55,7 +57,9 @@ class Shape:
             self._id_at = message.id - _FIRST
         if isinstance(message, jsonrpc.Request):
             self.name = name_of(message)
-            self._args, self._args_order = _template(canonical({key: value for key, value in message.params.items() if key != "_meta"}))
+            self._args, order = _template(canonical({key: value for key, value in message.params.items() if key != "_meta"}))
+            if order:
+                self._pick = itemgetter(*order)
 
     def numbers(self, raw: bytes) -> list[bytes] | None:
         """The numbers of a message of this shape, in their order; None where it is not of it."""
@@ -85,10 +89,14 @@ class Shape:
 
     def arguments_digest(self, numbers: Sequence[bytes]) -> str:
         """`escrow.call.arguments_digest` of a request of this shape."""
-        return hashlib.sha256(self._args % tuple([numbers[at] for at in self._args_order])).hexdigest()
+        return hashlib.sha256(self._args % self._pick(numbers)).hexdigest()
 
 
 _match = _PLAIN.match
+
+
+def _nothing(_numbers: Sequence[bytes]) -> bytes | tuple[bytes, ...]:
+    return ()
 
 
 def shape_of(message: jsonrpc.Message) -> Shape | None:

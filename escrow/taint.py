@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from escrow.identifiers import HOST, KINDS, MOST, MOST_WORDS, TOKEN, URL, WORD_BYTES, Mention, credential, host_of, hosts, is_root, mentions, words, words_in
 from escrow.leaves import Json, Leaf, leaves
@@ -69,8 +69,7 @@ class Sightings:
 NOTHING: Final = Sightings()
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
+class _Source(NamedTuple):
     call: int
     tool: str
 
@@ -139,9 +138,12 @@ class Taint:
         self._own: _Memory = _Memory(2 * remembered)
         self._calls = 0
         self._named = False
+        self._blank = True
+        """Whether no result has named anybody yet, so that no request can be tainted."""
 
     def seen_in_result(self, tool: str, seen: Sightings) -> None:
         """A result, or anything else the server said, has gone to the client. tool: its name, never shown; "" where it was no tool."""
+        self._blank &= not seen.found and not seen.cut
         source = _Source(self._calls, tool)
         for sighting in seen.found:
             web = sighting.identifier[:1] in (URL, HOST)
@@ -161,10 +163,15 @@ class Taint:
         self._calls += 1
         if not seen.found and not self._named:
             return
-        noted = {sighting.identifier for sighting in seen.found if (reason := self._reason(sighting, "")) is not None and reason.rule in NOTED}
+        noted = (
+            set()
+            if self._blank
+            else {sighting.identifier for sighting in seen.found if (reason := self._reason(sighting, "")) is not None and reason.rule in NOTED}
+        )
         source = _Source(self._calls, "")
-        for _, identifier in self._spoken(seen):
-            self._own.add(identifier, source)
+        if self._named:
+            for _, identifier in self._spoken(seen):
+                self._own.add(identifier, source)
         for sighting in seen.found:
             if sighting.identifier in noted:
                 continue
@@ -174,7 +181,7 @@ class Taint:
 
     def judge(self, seen: Sightings, tool: str = "", effect: Literal["hold", "note"] = "hold") -> Verdict:
         """What is to be said about a request before it goes on. Remembers nothing: call `seen_in_arguments` once it has gone."""
-        if not seen.found and not seen.cut and not self._named:
+        if self._blank or (not seen.found and not seen.cut and not self._named):
             return _UNTAINTED
         holding: list[Reason] = []
         noted: list[Reason] = []

@@ -79,15 +79,18 @@ class Custody(Requests):
 
     def receive_now(self, arrival: Arrival) -> Outgoing | None:
         """`receive`, where the message is clean by what can be said at once, and somebody is there to take it; else None."""
-        if not arrival.connected or (listed(arrival) and len(arrival.message.raw) > _LARGE_LIST):
+        is_list = listed(arrival)
+        if not arrival.connected or (is_list and len(arrival.message.raw) > _LARGE_LIST):
             return None
-        arrival = self._allowed(arrival)
-        rules = self.policy.for_call(arrival.server, arrival.tool, arrival.method)
-        heard = None if sandboxed(arrival.call, rules) else self._judging.at_once(arrival, rules)
+        if is_list:
+            arrival = self._allowed(arrival)
+        call = arrival.call
+        rules = self.policy.for_call(arrival.server, *((arrival.tool, arrival.method) if call is None else (call.name, call.method)))
+        heard = None if sandboxed(call, rules) else self._judging.at_once(arrival, rules)
         if heard is None:
             return None
         decision = ruled(heard.verdicts, rules)
-        if decision.ruling is not Ruling.RELEASE or (listed(arrival) and not self._definitions.known(arrival.message)):
+        if decision.ruling is not Ruling.RELEASE or (is_list and not self._definitions.known(arrival.message)):
             return None
         try:
             return self._release(arrival, heard, decision)
@@ -163,7 +166,7 @@ class Custody(Requests):
         self.counters.judged += 1
         self.counters.released += 1
         self.counters.trialled += decision.would_have is not None
-        self._judging.came(arrival.session or str(arrival.principal), arrival.call.name if arrival.call else "", heard.seen)
+        self._judging.came(arrival.session or arrival.principal.text, arrival.call.name if arrival.call else "", heard.seen)
         return Outgoing(arrival.message.raw, arrival.headers)
 
     def _released(self, item: Item, raw: bytes) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from enforcer.custody.definitions import Definitions, begins
@@ -18,6 +18,15 @@ from escrow.policy import ToolRules
 from escrow.taint import NOTHING, Sightings, Taint
 from escrow.verdict import Finding, Verdict, unsure
 
+Verdicts = tuple[Verdict, ...]
+
+
+class Heard(NamedTuple):
+    """All that was said of one message."""
+
+    verdicts: Verdicts
+    seen: Sightings = NOTHING
+
 
 @dataclass(frozen=True, slots=True)
 class Said:
@@ -25,6 +34,11 @@ class Said:
 
     verdict: Verdict
     seen: Sightings = NOTHING
+    alone: Heard = field(init=False, repr=False, compare=False)
+    """This, where no other judge speaks. Made once: what is said of a message is said again of many."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "alone", Heard((self.verdict,), self.seen))
 
 
 Judge = Callable[[jsonrpc.Message], Awaitable[Said]]
@@ -33,8 +47,6 @@ Quick = Callable[[jsonrpc.Message], Said | None]
 """The same at once, in the loop, within hard bounds; None: not at once."""
 Juror = Callable[[jsonrpc.Message, Verdict], Awaitable[Verdict | None]]
 """A further judge of what the scanner is not sure about; None: not asked."""
-
-Verdicts = tuple[Verdict, ...]
 
 MOST_SESSIONS = 1024
 """Sessions whose taint is remembered; the least recently used go first."""
@@ -61,13 +73,6 @@ class Judges:
     """Who keeps clones of servers' state."""
 
 
-class Heard(NamedTuple):
-    """All that was said of one message."""
-
-    verdicts: Verdicts
-    seen: Sightings = NOTHING
-
-
 class Judging:
     """See the module. locked: whether a person has locked the server, in which case whatever still comes is held."""
 
@@ -85,7 +90,8 @@ class Judging:
         said = self.judges.quick(message)
         if said is None or (self._has_jury(rules) and self.judges.in_band(said.verdict)):
             return None
-        return Heard((said.verdict, *self._beside(arrival)), said.seen)
+        beside = self._beside(arrival)
+        return Heard((said.verdict, *beside), said.seen) if beside else said.alone
 
     async def whole(self, arrival: Arrival, rules: ToolRules) -> Heard:
         """What comes back, judged by everybody who has a say."""
@@ -104,13 +110,13 @@ class Judging:
             verdicts.append(unsure("lock", "lock.held", "The server is locked: nothing is released until a person unlocks it."))
         return Heard(tuple(verdicts), said.seen)
 
-    def _beside(self, arrival: Arrival) -> list[Verdict]:
+    def _beside(self, arrival: Arrival) -> Verdicts:
         message = arrival.message
         if not isinstance(message, jsonrpc.Response) or message.is_error:
-            return []
+            return ()
         if arrival.call is None:
-            return [unsure("pairing", "pairing.unknown", "It answers no request that passed here.")]
-        return [self._definitions.judge(message, begins(arrival))] if arrival.call.method == "tools/list" else []
+            return (unsure("pairing", "pairing.unknown", "It answers no request that passed here."),)
+        return (self._definitions.judge(message, begins(arrival)),) if arrival.call.method == "tools/list" else ()
 
     async def scan(self, message: jsonrpc.Message) -> Said:
         """What the scanner says of a message that comes back."""
@@ -150,9 +156,9 @@ class Judging:
     def _tainted(self, said: Said, rules: ToolRules, session: str, tool: str) -> Heard:
         memory = self._taints.get(session)
         if rules.taint == "off" or memory is None or said.seen is NOTHING:
-            return Heard((said.verdict,), said.seen)
+            return said.alone
         verdict = memory.judge(said.seen, tool)
-        return Heard((said.verdict, verdict) if verdict.reasons else (said.verdict,), said.seen)
+        return Heard((said.verdict, verdict), said.seen) if verdict.reasons else said.alone
 
     def went(self, session: str, seen: Sightings) -> None:
         """A request went to the server: what it names is the client's own from now on."""

@@ -90,14 +90,15 @@ class Records:
 
     def judged(self, arrival: Arrival, verdicts: Verdicts, decision: Decision, outcome: Outcome, policy: Policy, kept: Kept | None = None) -> None:
         """A message that came back. kept: as which item it stands in escrow."""
-        args = arrival.call.args_sha256 if arrival.call else None
-        who = (arrival.server, str(arrival.principal), arrival.session)
-        self._judged("to-client", arrival.kind.value, arrival.tool, who, args, arrival.message.raw, verdicts, decision, outcome, policy, kept)
+        call = arrival.call
+        args, tool = (None, arrival.tool) if call is None else (call.args_sha256, call.name)
+        who = (arrival.server, arrival.principal.text, arrival.session)
+        self._judged("to-client", arrival.kind._value_, tool, who, args, arrival.message.raw, verdicts, decision, outcome, policy, kept)
 
     def asked(self, call: Call, raw: bytes, verdicts: Verdicts, decision: Decision, outcome: Outcome, policy: Policy, kept: Kept | None = None) -> None:
         """A call that is to go out."""
-        who = (call.server, str(call.principal), call.session)
-        self._judged("to-server", call.kind.value, call.name, who, call.args_sha256, raw, verdicts, decision, outcome, policy, kept)
+        who = (call.server, call.principal.text, call.session)
+        self._judged("to-server", call.kind._value_, call.name, who, call.args_sha256, raw, verdicts, decision, outcome, policy, kept)
 
     def said(self, message: jsonrpc.Message, who: Who, verdicts: Verdicts, decision: Decision, outcome: Outcome, policy: Policy) -> None:
         """A client's notification, or its answer to the server."""
@@ -221,9 +222,9 @@ class Records:
         policy: Policy,
         kept: Kept | None,
     ) -> None:
-        server, principal, session = who
+        server, principal, session = who  # `_value_`: what `value` gives, which is looked up through two functions
         item, secret = (None, None) if kept is None else (kept.item_id, kept.secret)
-        ruling, recorded = decision.ruling.value, decision.recorded
+        ruling, recorded = decision.ruling._value_, decision.recorded
         position = self._log.record(
             Judged(
                 direction, kind, tool, server, principal, session, args_sha256, raw, verdicts, ruling, recorded, policy.version, item, secret,

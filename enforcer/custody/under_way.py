@@ -27,11 +27,16 @@ class UnderWay:
 
     def enter(self, running: Running) -> None:
         self._began(running.call)
-        self._running.setdefault(running.call.identity, []).append(running)
+        siblings = self._running.get(running.call.identity)
+        if siblings is None:
+            self._running[running.call.identity] = [running]
+        else:
+            siblings.append(running)
 
     def has_orphan(self, call: Call) -> bool:
         """Whether the same call runs on after its client left."""
-        return any(running.orphaned for running in self._running.get(call.identity, ()))
+        siblings = self._running.get(call.identity)
+        return siblings is not None and any(running.orphaned for running in siblings)
 
     def leave(self, call: Call) -> None:
         """Its client left, and did not cancel it by that: the same call made again waits for this one."""
@@ -62,11 +67,11 @@ class UnderWay:
             running.on_over()
         if running.settled is not None and not running.settled.done():
             running.settled.set_result(item_id)
-        siblings = self._running.get(running.call.identity, [])
-        if running in siblings:
+        siblings = self._running.get(running.call.identity)
+        if siblings is not None and running in siblings:
             siblings.remove(running)
-        if not siblings:
-            self._running.pop(running.call.identity, None)
+            if not siblings:
+                del self._running[running.call.identity]
 
     def cancelled(self, call: Call) -> None:
         """Its client cancelled it: it may never be answered, so nobody is to wait for it."""

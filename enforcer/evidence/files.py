@@ -26,6 +26,7 @@ MAX_LINE = 16 << 20
 """Bytes. Beyond what the bounds of `escrow.evidence.entry` allow, so that reading takes no more memory whatever stands in a file."""
 
 MAX_NOTE = 1024
+_base64 = binascii.b2a_base64
 _FORM = "holdfast evidence 1"
 _SEGMENT = re.compile(r"entries-([0-9]{16})")
 
@@ -88,7 +89,7 @@ def parse_header(line: bytes) -> Frontier:
 
 def frame(leaf: bytes, entry: bytes) -> bytes:
     """An entry's line."""
-    return binascii.b2a_base64(leaf, newline=False) + b" " + entry + b"\n"
+    return b"%b %b\n" % (_base64(leaf, newline=False), entry)
 
 
 def parse_frame(line: bytes) -> tuple[bytes, bytes]:

@@ -21,6 +21,7 @@ from typing import NewType
 
 from enforcer.evidence import files, keys, recovery
 from enforcer.evidence.errors import EvidenceError
+from enforcer.evidence.files import frame
 from escrow.evidence.canonical import encode
 from escrow.evidence.entry import Event, Lost
 from escrow.evidence.note import Signed
@@ -112,10 +113,11 @@ class EvidenceLog:
         with self._held:
             if self._failed is not None or self._closing:
                 raise EvidenceError(self._failed or "the evidence log is closed")
-            seq = self._tree.size
+            tree = self._tree
+            seq = tree.size
             entry = encode(event, seq, self._now(), self._secret)
             leaf = leaf_hash(entry)
-            line = files.frame(leaf, entry)
+            line = frame(leaf, entry)
             try:
                 if self._torn:
                     self._cut()
@@ -126,7 +128,7 @@ class EvidenceLog:
                 self._unwritten = f"the evidence log cannot be written: {error.strerror}"
                 raise EvidenceError(self._unwritten) from None
             self._unwritten = None
-            self._tree.append(leaf)
+            tree.append(leaf)
             if not self._dirty:
                 self._dirty = True
                 self._lock.notify()

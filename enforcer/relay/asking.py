@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +13,7 @@ from enforcer.relay.context import Context
 from enforcer.relay.delivery import finish_on_stream
 from enforcer.relay.exchange import IN_LOOP, JSON, Exchange
 from enforcer.relay.forwarding import Forwarding
+from enforcer.relay.head import named
 from enforcer.relay.sessions import Session
 from escrow import answers, jsonrpc
 from escrow.call import Call, Transport, call_of
@@ -27,8 +25,6 @@ _NAMED = frozenset({"tools/call", "prompts/get", "resources/read"})
 """Methods whose requests repeat the name in the header."""
 _LONGEST_NAME = 16 * 1024
 """Characters of a method, a tool or a URI: the policy's globs are matched with it in the loop."""
-_ENCODED = re.compile(r"=\?base64\?(.*)\?=")
-"""A name that no header can carry as it is (MCP 2026-07-28, "Streamable HTTP", `Mcp-Name`)."""
 
 
 @dataclass(slots=True)
@@ -87,31 +83,20 @@ def read(head: Head, body: bytes, at: Place, context: Context) -> tuple[jsonrpc.
                 return None, None
             raise BadMessage(f"the request is refused: {error}") from None
         context.shapes.learn(message)
-    method, name = head.get(b"mcp-method"), head.get(b"mcp-name")
-    if method is not None and method.decode("latin-1") != getattr(message, "method", None):
+    method, names, name = named(head)
+    own = None if isinstance(message, jsonrpc.Response) else message.method
+    if method is not None and method != own:
         raise BadMessage("the Mcp-Method header and the body disagree")
-    if len(getattr(message, "method", "")) > _LONGEST_NAME:
+    if own is not None and len(own) > _LONGEST_NAME:
         raise BadMessage("the method's name passes the bound")
     if not isinstance(message, jsonrpc.Request):
         return message, None
     call = call_of(message, server=context.server, principal=at.principal, session=at.session.name if at.session else None, transport=at.transport)
     if len(call.name) > _LONGEST_NAME:
         raise BadMessage("the name of what it asks for passes the bound")
-    if name is not None and message.method in _NAMED and _decoded(name) != call.name:
+    if names and message.method in _NAMED and name != call.name:
         raise BadMessage("the Mcp-Name header and the body disagree")
     return message, call
-
-
-def _decoded(name: bytes) -> str | None:
-    """A header's name; None where its encoding is broken."""
-    text = name.decode("latin-1")
-    encoded = _ENCODED.fullmatch(text)
-    if encoded is None:
-        return text
-    try:
-        return base64.b64decode(encoded[1], validate=True).decode("utf-8")
-    except (binascii.Error, UnicodeDecodeError, ValueError):
-        return None
 
 
 def _asked(exchange: Exchange, what: tuple[jsonrpc.Message | None, Call | None]) -> None:

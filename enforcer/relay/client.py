@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 from enforcer.relay import asking
 from enforcer.relay.context import Context
 from enforcer.relay.exchange import Exchange
-from enforcer.relay.head import response_head
+from enforcer.relay.head import ordinary, response_head
 from enforcer.relay.noting import link
 from escrow import answers
 from escrow.events import Connection, Direction
@@ -129,7 +129,7 @@ class Client(asyncio.Protocol):
             self._linger()
         else:
             self.deadline = self._listener.now() + self.context.policy.bounds.idle_s
-            if not self._advancing and not self.paused:
+            if (self._waiting or self._wire.events) and not self._advancing and not self.paused:
                 self._advance()
 
     def stop(self) -> None:
@@ -260,7 +260,8 @@ class Client(asyncio.Protocol):
     def _whole(self, head: Head, body: bytes) -> None:
         """A request that came at once."""
         try:
-            self._headed(head)
+            if not ordinary(head):
+                self._headed(head)
             self._size = 0
             self._measured(len(body))
         except BadMessage as error:
@@ -269,9 +270,7 @@ class Client(asyncio.Protocol):
             self._begin(head, body)
 
     def _headed(self, head: Head) -> None:
-        if head.method == "CONNECT" or head.get(b"upgrade") is not None:
-            raise BadMessage("Upgrade and CONNECT are refused", 501)
-        if (head.get(b"expect") or b"").lower() == b"100-continue":
+        if not ordinary(head):
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _measured(self, size: int) -> None:

@@ -141,8 +141,9 @@ class Exchange:
 
     def settle(self, left: str | None) -> None:
         """The server is done with this exchange's call."""
-        if self.running is not None:
-            self.context.custody.settle(self.running, left)
+        running = self.running
+        if running is not None and not running.over:
+            self.context.custody.settle(running, left)
 
     # --- waiting at a held message ---
 

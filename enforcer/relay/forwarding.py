@@ -5,7 +5,7 @@ from __future__ import annotations
 from enforcer.relay import answering
 from enforcer.relay.events import EventRelay
 from enforcer.relay.exchange import AtServer, Exchange
-from enforcer.relay.head import check_redirect, forwarded, told
+from enforcer.relay.head import carries, check_redirect, forwarded, told
 from enforcer.relay.upstream import Connection
 from escrow.http.head import BadMessage, Head
 
@@ -68,12 +68,10 @@ class Forwarding(AtServer):
 
     def _headed(self, head: Head) -> None:
         exchange = self.exchange
-        if head.get(b"content-encoding") not in (None, b"identity"):
-            raise BadMessage("it is compressed, though that was not asked for")
-        if 300 <= head.status < 400 and not exchange.context.policy.passes(exchange.head.method, exchange.head.target):
+        carried = carries(head)
+        if carried == "redirect" and not exchange.context.policy.passes(exchange.head.method, exchange.head.target):
             check_redirect(head, exchange.head, exchange.client.transport.get_extra_info("ssl_object") is not None)
-        kind = (head.get(b"content-type") or b"").split(b";")[0].strip().lower()
-        if kind == b"text/event-stream" and head.status == 200 and exchange.head.method != "HEAD":
+        if carried == "events" and exchange.head.method != "HEAD":
             assert self._connection is not None
             exchange.at_server = self._connection.asker = EventRelay(exchange, self._connection, head)
             self._connection = None

@@ -6,9 +6,12 @@ Sources: RFC 9112 (framing: sections 6 and 7), RFC 9110 (hop-by-hop fields: sect
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import Literal
 
 from escrow.http.head import BadMessage, Head, Headers
 
@@ -32,6 +35,8 @@ _NOT_ASKED = frozenset({b"accept-encoding", b"range", b"if-none-match", b"if-mod
 """Bodies must stay readable: no compression, no ranges, no conditional answers."""
 _NOT_TOLD = frozenset({b"content-encoding", b"alt-svc"})
 """Of a response: its body is readable as it is, and there is no other service to switch to."""
+_ENCODED = re.compile(r"=\?base64\?(.*)\?=")
+"""A name that no header can carry as it is (MCP 2026-07-28, "Streamable HTTP", `Mcp-Name`)."""
 _UTF8 = re.compile(rb'[^;]*;[ \t]*charset="?utf-?8"?[ \t]*', re.IGNORECASE)
 _VISIBLE = re.compile(rb"[\x21-\x5b\x5d-\x7e]+")
 """No blanks, controls or backslashes, which readers of addresses drop, or take for a slash."""
@@ -100,6 +105,43 @@ def response_head(status: int, headers: Iterable[tuple[bytes, bytes]], *, length
         lines.append(b"content-length: %d" % length)
     lines.append(b"connection: keep-alive" if keep_alive else b"connection: close")
     return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+@lru_cache(maxsize=1024)
+def ordinary(head: Head) -> bool:
+    """Whether a request's head asks for nothing but an answer to its body. Raises BadMessage where it asks for another protocol."""
+    if head.method == "CONNECT" or head.get(b"upgrade") is not None:
+        raise BadMessage("Upgrade and CONNECT are refused", 501)
+    return (head.get(b"expect") or b"").lower() != b"100-continue"
+
+
+@lru_cache(maxsize=1024)
+def named(head: Head) -> tuple[str | None, bool, str | None]:
+    """The method that a request's head repeats; whether it repeats a name; and the name, None where its encoding is broken. Raises BadMessage."""
+    method, name = head.get(b"mcp-method"), head.get(b"mcp-name")
+    return None if method is None else method.decode("latin-1"), name is not None, None if name is None else _decoded(name)
+
+
+def _decoded(name: bytes) -> str | None:
+    text = name.decode("latin-1")
+    encoded = _ENCODED.fullmatch(text)
+    if encoded is None:
+        return text
+    try:
+        return base64.b64decode(encoded[1], validate=True).decode("utf-8")
+    except (binascii.Error, UnicodeDecodeError, ValueError):
+        return None
+
+
+@lru_cache(maxsize=1024)
+def carries(head: Head) -> Literal["body", "events", "redirect"]:
+    """What a response's head leads to. Raises BadMessage where that is not readable as it is."""
+    if head.get(b"content-encoding") not in (None, b"identity"):
+        raise BadMessage("it is compressed, though that was not asked for")
+    if 300 <= head.status < 400:
+        return "redirect"
+    kind = (head.get(b"content-type") or b"").split(b";")[0].strip().lower()
+    return "events" if kind == b"text/event-stream" and head.status == 200 else "body"
 
 
 @lru_cache(maxsize=1024)

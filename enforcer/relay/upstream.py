@@ -218,11 +218,14 @@ class Upstream:
 
     def give_back(self, connection: Connection) -> None:
         """Keep a connection whose last answer was read to its end and said keep-alive."""
-        kept = self._idle.setdefault(connection.key, [])
+        kept = self._idle.get(connection.key)
+        if kept is None:
+            kept = self._idle[connection.key] = []
         if len(kept) >= _MOST_IDLE or connection.transport.is_closing() or not connection.wire.between:
             connection.close()
             return
-        connection.resume()
+        if connection._paused:
+            connection.resume()
         self._settled(connection)
         connection.idle_since = asyncio.get_running_loop().time()
         kept.append(connection)
