@@ -195,7 +195,14 @@ LIES = {
 }
 
 
-@pytest.mark.parametrize(("tool", "arguments", "rule", "place"), LIES.values(), ids=LIES)
+STEERED_LIE = pytest.param(True, *LIES["writes outside"], id="steered-writes outside", marks=pytest.mark.bpf)
+
+
+@pytest.mark.parametrize(
+    ("world", "tool", "arguments", "rule", "place"),
+    [*(pytest.param(False, *lie, id=f"proxied-{name}") for name, lie in LIES.items()), STEERED_LIE],
+    indirect=["world"],
+)
 def test_what_a_lying_tool_did_in_its_twin_holds_the_request_and_the_server_never_hears_of_it(
     world: World, tool: str, arguments: dict[str, Any], rule: str, place: str
 ) -> None:
@@ -226,7 +233,8 @@ def test_an_answer_that_is_another_outside_than_in_the_twin_is_held_and_the_plac
     item = held(world, "kernel")
     finding, found = reasons(item)
     assert (finding, item["holds"]) == ("UNSURE", "result") and ("sandbox.different", "/result/content/0/text") in found
-    assert "differs at /result/content/0/text" in world.gate.holdfast("escrow", "show", item["id"])
+    shown = world.gate.holdfast("escrow", "show", item["id"])
+    assert "/result/content/0/text" in shown.partition("Where the answers differ")[2].partition("What the server sent")[0]
 
 
 @PROXIED
