@@ -87,7 +87,7 @@ def test_any_body_is_a_value_or_refused(body: bytes, answer: bytes) -> None:
     "head",
     [
         QUESTION.pack(1, 0, 0, 0),
-        QUESTION.pack(1, 4, 0, 0),
+        QUESTION.pack(1, max(Phase) + 1, 0, 0),
         QUESTION.pack(1, Phase.FREEZE, MAX_HEAD_BYTES + 1, 0),
         QUESTION.pack(1, Phase.FREEZE, 0, MAX_RAW_BYTES + 1),
     ],
@@ -102,7 +102,7 @@ def test_a_question_that_no_honest_daemon_asks_is_garbled(head: bytes) -> None:
     "head",
     [
         ANSWER.pack(1, 0, 0, 0),
-        ANSWER.pack(1, 4, 0, 0),
+        ANSWER.pack(1, max(Kind) + 1, 0, 0),
         ANSWER.pack(1, Kind.RUN, MAX_BODY_BYTES + 1, 0),
         ANSWER.pack(1, Kind.RUN, 0, MAX_RAW_BYTES + 1),
     ],
@@ -132,12 +132,12 @@ def body(**changes: object) -> bytes:
         (body(outcome="late", answer=None), b"{}"),
         (body(outcome="agreed"), b"{}"),
         (body(why="x" * (MAX_TEXT + 1)), b"{}"),
-        (body(revert="x" * (MAX_TEXT + 1)), b"{}"),
+        (body(learned=["x" * (MAX_TEXT + 1)]), b"{}"),
         (body(effects={"reads": ["x"] * (MAX_EACH + 1)}), b"{}"),
         (body(effects={"reads": ["x" * (MAX_TEXT + 1)]}), b"{}"),
         (b"[" * 100_000, b"{}"),
     ],
-    ids=["late with an answer", "answered without one", "bytes without an answer", "no outcome", "a long reason", "a long token", "effects without end",
+    ids=["late with an answer", "answered without one", "bytes without an answer", "no outcome", "a long reason", "a long place", "effects without end",
          "a long path", "depth"],
 )  # fmt: skip
 def test_a_run_that_no_honest_keeper_tells_is_garbled(said: bytes, answer: bytes) -> None:
