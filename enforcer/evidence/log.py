@@ -16,12 +16,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from time import time_ns
 from typing import NewType
 
 from enforcer.evidence import files, keys, recovery
 from enforcer.evidence.errors import EvidenceError
-from enforcer.evidence.files import frame
 from escrow.evidence.canonical import encode
 from escrow.evidence.entry import Event, Lost
 from escrow.evidence.note import Signed
@@ -113,11 +111,10 @@ class EvidenceLog:
         with self._held:
             if self._failed is not None or self._closing:
                 raise EvidenceError(self._failed or "the evidence log is closed")
-            tree = self._tree
-            seq = tree.size
+            seq = self._tree.size
             entry = encode(event, seq, self._now(), self._secret)
             leaf = leaf_hash(entry)
-            line = frame(leaf, entry)
+            line = files.frame(leaf, entry)
             try:
                 if self._torn:
                     self._cut()
@@ -128,7 +125,7 @@ class EvidenceLog:
                 self._unwritten = f"the evidence log cannot be written: {error.strerror}"
                 raise EvidenceError(self._unwritten) from None
             self._unwritten = None
-            tree.append(leaf)
+            self._tree.append(leaf)
             if not self._dirty:
                 self._dirty = True
                 self._lock.notify()
@@ -163,10 +160,10 @@ class EvidenceLog:
 
     def _now(self) -> str:
         """RFC 3339, microseconds, UTC. The clock may jump: an entry's place is its number, not its time."""
-        nanoseconds = time_ns() - self._second_ns
-        if not 0 <= nanoseconds < 1_000_000_000:
-            second, nanoseconds = divmod(time_ns(), 1_000_000_000)
-            self._second_ns, self._prefix = second * 1_000_000_000, time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+        nanoseconds = time.time_ns() - self._second_ns
+        if not 0 <= nanoseconds < 10**9:
+            second, nanoseconds = divmod(time.time_ns(), 10**9)
+            self._second_ns, self._prefix = second * 10**9, time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
         return f"{self._prefix}{nanoseconds // 1000:06d}Z"
 
     def _write(self, line: bytes) -> None:
