@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import binascii
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -57,10 +58,17 @@ def segment_name(first: int) -> str:
 
 
 def segments(folder: Path) -> tuple[list[Segment], list[str]]:
-    """The segments in order, and the names of files that do not belong to a log. Raises OSError."""
+    """The segments in order, and the names of files that do not belong to a log. Raises OSError.
+
+    Listed twice: one listing may have a segment that began while it went on, and not the one before it (readdir(3)). All up to the first one's last
+    were there before the second began.
+    """
     found, strange = [], []
+    last = max((int(match[1]) for name in os.listdir(folder) if (match := _SEGMENT.fullmatch(name))), default=0)
     for path in sorted(folder.iterdir()):
         match = _SEGMENT.fullmatch(path.name)
+        if match is not None and int(match[1]) > last:
+            continue
         if match is not None and path.is_file() and not path.is_symlink():
             found.append(Segment(int(match[1]), path, path.stat().st_size))
         elif path.name != CHECKPOINTS or path.is_symlink() or not path.is_file():
