@@ -4,6 +4,7 @@
 the one that its owner listens on, so that a connection to it is refused (ECONNREFUSED), as the kernel looks sockets up by inode (net/unix, `unix_find_bsd`).
 
 An overlay does not see what is mounted below its lower folder, and would show what such a mount covers: each mount is given anew, folders as overlays.
+Where that cannot be (two overlays over each other are the most there may be; a mount that has gone meanwhile), the twin sees an empty folder.
 """
 
 from __future__ import annotations
@@ -31,11 +32,17 @@ def close(root: str, at: Path, nothing: Path, hidden: tuple[str, ...]) -> None:
         target = at / inside.lstrip("/")
         if any(PurePosixPath(inside).is_relative_to(path) for path in hidden) or not target.exists():
             continue
-        mode = Path(place).stat().st_mode
+        try:
+            mode = Path(place).stat().st_mode
+        except FileNotFoundError:  # gone, and nothing is under it
+            continue
         if stat.S_ISDIR(mode) and kind in _KERNELS:
             continue
         if stat.S_ISDIR(mode):
-            _overlay(place, target, nothing)
+            try:
+                _overlay(place, target, nothing)
+            except OSError:
+                libc.mount("tmpfs", str(target), "tmpfs", libc.MS_NOSUID | libc.MS_NODEV | libc.MS_RDONLY, "size=4k,mode=0755")
         elif stat.S_ISREG(mode) or stat.S_ISCHR(mode):  # of the latter /dev/null, which covers a file
             libc.mount(place, str(target), None, libc.MS_BIND)
         else:

@@ -223,6 +223,8 @@ class Twin:
 
     async def end(self) -> bool:
         """Kill its processes, take its mounts away, remove its folder. False where something of it is left."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()  # by itself: given up just as it starts, it may not be in its group yet
         gone = await asyncio.to_thread(_clear, self.folder, self._group, self.maker.runsc, self.name)
         if self._frozen is not None:
             await asyncio.to_thread(self._frozen.release)

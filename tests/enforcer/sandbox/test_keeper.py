@@ -27,7 +27,7 @@ from escrow.sandbox.settings import SandboxSettings
 from tests.enforcer.sandbox.world import World, request, text, world
 
 pytestmark = [pytest.mark.root, pytest.mark.runsc]
-FILLED_S = 60.0
+FILLED_S = 120.0
 RULES = Policy().for_call("twin", "add")
 
 
@@ -40,7 +40,7 @@ def made() -> Iterator[World]:
 
 async def until(what: Callable[[], bool]) -> None:
     """What is seen from outside alone, and nothing tells of."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not what():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
@@ -91,12 +91,16 @@ async def keeper(made: World, hidden: tuple[Path, ...] = (), **changes: Any) -> 
         yield running
     finally:
         await running.twins.close()
-        await running.ended()
+        try:
+            await running.ended()
+        finally:
+            running.process.kill()
+            running.process.wait(10)
         assert running.process.returncode in (0, -signal.SIGKILL)
 
 
 def play(scene: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(asyncio.wait_for(scene(), 120))
+    asyncio.run(asyncio.wait_for(scene(), 240))
 
 
 def test_a_call_runs_on_the_state_of_its_moment_and_what_it_did_is_told(made: World) -> None:
