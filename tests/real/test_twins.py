@@ -59,6 +59,7 @@ def test_show_puts_both_verdicts_side_by_side_with_effects_and_differences(live:
 def test_status_and_ls_show_template_pool_hit_rate_and_times(live: World) -> None:
     for words in (("status",), ("sandbox", "ls")):  # a keeper that is busy may be silent once
         until(lambda words=words: "twins of files, MCP 2025-11-25: " in (shown := live.gate.holdfast(*words)) and "% from the pool, median " in shown)
+    until(lambda: live.client.call("add", a=1, b=2) and any(each.get("hits", 0) for each in live.status()))  # one that found a twin waiting
     found = json.loads(live.gate.holdfast("sandbox", "ls", "--json"))
     [running] = [each for each in found["running"]["servers"] if each["era"] == ERA]
     assert running["template"]["digest"] in {row["digest"] for row in found["templates"]} and running["hits"] >= 1 and running["pool"] == 1
