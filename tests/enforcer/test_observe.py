@@ -101,6 +101,7 @@ def test_a_poisoned_result_passes_unheld_and_is_hostile_in_the_log(server: tuple
         client = connection.sock.getsockname()[1]
         connection.close()
         rows = until(lambda: rows if len(rows := observing.observed(direction="to-client", tool="say")) == 2 else [])
+        rows.sort(key=lambda row: sorted(findings(row)))  # judged by several workers: whoever is ready first comes first
         assert [findings(row) for row in rows] == [{"CLEAN"}, {"HOSTILE"}]
         assert rows[1]["method"] == "tools/call" and rows[1]["connection"] == f"127.0.0.1:{client} > 127.0.0.1:{port}" and rows[1]["complete"]
         assert "python" in rows[1]["process"], "whose port it is"
